@@ -1,0 +1,10 @@
+//! Sportello: a media server for public counters.
+
+pub mod clock;
+pub mod id;
+pub mod media;
+pub mod recording;
+pub mod room;
+pub mod rtp;
+pub mod sfu;
+pub mod units;

@@ -1,0 +1,218 @@
+//! What can be asked of a room, and how it says no.
+
+use jiff::Timestamp;
+
+use super::{Feature, Outcome, Phase, Role};
+use crate::clock::MonoTime;
+use crate::id::{ConnectionId, ParticipantId};
+use crate::media::{RecordingFault, Source};
+
+/// One thing that someone asks, that the media worker or the recorder saw, or that time brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A code was typed. The caller first asks `may_try_code`, then compares, then tells which.
+    TryCode {
+        /// Whose link it was typed at.
+        participant: ParticipantId,
+        /// Whether it was theirs.
+        right: bool,
+    },
+    /// A new code takes the old one's place and unlocks.
+    ReissueCode {
+        /// Whose code.
+        participant: ParticipantId,
+    },
+    /// The recording notice was read and agreed to.
+    Consent {
+        /// Who agreed.
+        participant: ParticipantId,
+        /// Version of the text that was shown.
+        text_version: String,
+    },
+    /// «Entra nella stanza»: the devices are checked, the person waits to be let in.
+    EnterWaiting {
+        /// Who enters.
+        participant: ParticipantId,
+    },
+    /// The person leaves of their own will; they may come back with their session.
+    Leave {
+        /// Who leaves.
+        participant: ParticipantId,
+    },
+    /// The operator opens the room (and is in it).
+    Open,
+    /// The operator lets a waiting person in.
+    Admit {
+        /// Who is let in.
+        participant: ParticipantId,
+    },
+    /// The operator sends someone back to the waiting room.
+    SendBack {
+        /// Who is sent back.
+        participant: ParticipantId,
+    },
+    /// The operator removes someone for good: their session ends.
+    Remove {
+        /// Who is removed.
+        participant: ParticipantId,
+    },
+    /// The operator attests that `participant` sits beside `beside` on one device.
+    Attest {
+        /// Who has no device of their own.
+        participant: ParticipantId,
+        /// Whose device shows both.
+        beside: ParticipantId,
+    },
+    /// The operator takes the attestation back.
+    WithdrawAttestation {
+        /// Who was attested.
+        participant: ParticipantId,
+    },
+    /// The operator switches a feature.
+    SetFeature {
+        /// Which.
+        feature: Feature,
+        /// On or off.
+        on: bool,
+    },
+    /// The operator records the outcome.
+    Conclude {
+        /// How it ended.
+        outcome: Outcome,
+        /// Hours in which documents may still be handed in; 0: none.
+        extension_hours: u16,
+    },
+    /// The booking is withdrawn.
+    Cancel,
+    /// The booking is moved.
+    Reschedule {
+        /// New start.
+        start: Timestamp,
+        /// New end.
+        end: Timestamp,
+    },
+    /// A media connection stands (ICE and DTLS done).
+    Connected {
+        /// Whose.
+        participant: ParticipantId,
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A media connection is gone.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+        /// When its last packet came.
+        last_seen: MonoTime,
+    },
+    /// A source of a connection began to send, or fell silent.
+    SourceChanged {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Which source.
+        source: Source,
+        /// Whether media arrives.
+        active: bool,
+        /// Since when: its first packet if it began, its last if it fell silent.
+        since: MonoTime,
+    },
+    /// The first write of a connection's original is on disk.
+    RecordingStarted {
+        /// Whose media it is.
+        connection: ConnectionId,
+    },
+    /// The room is not recorded whole any more.
+    RecordingLost {
+        /// Why.
+        reason: RecordingFault,
+    },
+    /// The recorder writes again, into new files.
+    RecordingResumed,
+    /// The node came up again; every connection is gone.
+    Restarted,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// When a room must be asked again, on either clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadline {
+    /// Next grace, minimum or longest absence.
+    pub mono: Option<MonoTime>,
+    /// Next appointment time: window opens, window closes, extension ends.
+    pub wall: Option<Timestamp>,
+}
+
+/// What the world must be made to do after a command; each is safe to carry out twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Forward media between everyone inside.
+    StartFlow,
+    /// Forward nothing.
+    StopFlow,
+    /// End this person's media connection.
+    Disconnect(ParticipantId),
+    /// End this person's session.
+    EndSession(ParticipantId),
+    /// The meeting is over: end all media, finish the originals.
+    CloseMedia,
+}
+
+/// Why a command was not accepted. Nothing changed, unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such person in this room.
+    #[error("there is no such participant in this room")]
+    UnknownParticipant,
+    /// The room's phase does not allow it.
+    #[error("not possible while the room is {0:?}")]
+    WrongPhase(Phase),
+    /// The admission window is not open yet.
+    #[error("too early: admission opens at {0}")]
+    TooEarly(Timestamp),
+    /// The admission window is closed.
+    #[error("too late: admission closed at {0}")]
+    TooLate(Timestamp),
+    /// The code is wrong; so many attempts are left. The attempt is counted.
+    #[error("wrong code, {0} attempts left")]
+    WrongCode(u8),
+    /// Too many wrong codes: a new one must be issued.
+    #[error("the code is locked, a new one must be issued")]
+    CodeLocked,
+    /// The person was removed by the operator.
+    #[error("removed from the room")]
+    Removed,
+    /// The code comes first.
+    #[error("the admission code comes first")]
+    NotAdmitted,
+    /// Consent to the recording comes first.
+    #[error("consent to the recording comes first")]
+    NoConsent,
+    /// The operator has not let this person in.
+    #[error("not let into the room")]
+    NotInside,
+    /// The operator opens the room first.
+    #[error("the room is not open")]
+    NotOpen,
+    /// The profile does not know this outcome.
+    #[error("the profile does not allow this outcome")]
+    OutcomeNotAllowed,
+    /// `granted` needs the presence rule to hold now.
+    #[error("the presence rule does not hold: {0:?} missing")]
+    PresenceMissing(Vec<Role>),
+    /// `granted` needs longer unbroken presence.
+    #[error("the presence rule must hold {0} more seconds")]
+    PresenceTooShort(u64),
+    /// `granted` needs a recording without a hole.
+    #[error("the recording has a hole")]
+    RecordingIncomplete,
+    /// More hours than the profile allows.
+    #[error("the extension is longer than {0} hours")]
+    ExtensionTooLong(u16),
+    /// An attestation names someone who cannot be attested, or a device that is not in the room.
+    #[error("cannot attest: {0}")]
+    CannotAttest(&'static str),
+    /// The new times make no sense.
+    #[error("the end must come after the start, and the start lie ahead")]
+    BadTimes,
+}

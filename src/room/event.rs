@@ -1,0 +1,108 @@
+//! What happened: the entries of a room's ledger.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Feature, Outcome, Role};
+use crate::clock::MonoTime;
+use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::media::{RecordingFault, Source};
+
+/// One event with the time it happened at, on both clocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Monotonic time of the node's run; comparable up to the next [`Event::NodeRestarted`].
+    pub mono: MonoTime,
+    /// Wall time.
+    pub wall: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen in a room. Personal data stays out: people appear by id and role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each field is the subject of its event and named after its type")]
+pub enum Event {
+    /// The room was booked. First entry of every ledger.
+    Booked { room: RoomId, profile: String, start: Timestamp, end: Timestamp, participants: Vec<(ParticipantId, Role)> },
+    /// The booking was moved.
+    Rescheduled { start: Timestamp, end: Timestamp },
+    /// The booking was withdrawn.
+    Cancelled,
+    /// The admission window opened.
+    AdmissionOpened,
+    /// Nobody opened the room in its window.
+    Expired,
+    /// A wrong code was typed.
+    CodeRejected { participant: ParticipantId, attempts_left: u8 },
+    /// The right code was typed.
+    CodeAccepted { participant: ParticipantId },
+    /// A new code was issued.
+    CodeReissued { participant: ParticipantId },
+    /// The recording notice was agreed to.
+    ConsentGiven { participant: ParticipantId, text_version: String },
+    /// The person waits to be let in.
+    EnteredWaiting { participant: ParticipantId },
+    /// The operator opened the room.
+    Opened,
+    /// The operator let the person in.
+    LetIn { participant: ParticipantId },
+    /// The operator sent the person back to the waiting room.
+    SentBack { participant: ParticipantId },
+    /// The person left.
+    Left { participant: ParticipantId },
+    /// The operator removed the person.
+    Removed { participant: ParticipantId },
+    /// A media connection stands.
+    Connected { participant: ParticipantId, connection: ConnectionId },
+    /// A media connection is gone; `silent_ms`: how long before this entry its last packet came.
+    Disconnected { participant: ParticipantId, connection: ConnectionId, silent_ms: u64 },
+    /// A source began to send; `ago_ms`: how long before this entry.
+    SourceStarted { participant: ParticipantId, connection: ConnectionId, source: Source, ago_ms: u64 },
+    /// A source fell silent; `ago_ms`: how long before this entry its last packet came.
+    SourceStopped { participant: ParticipantId, connection: ConnectionId, source: Source, ago_ms: u64 },
+    /// A shared device was attested.
+    Attested { participant: ParticipantId, beside: ParticipantId },
+    /// The attestation was taken back.
+    AttestationWithdrawn { participant: ParticipantId },
+    /// A connection's original has its first write on disk.
+    RecordingStarted { participant: ParticipantId, connection: ConnectionId },
+    /// The room is not recorded whole any more.
+    RecordingLost { reason: RecordingFault },
+    /// It is recorded again, in new files.
+    RecordingResumed,
+    /// A feature was switched.
+    FeatureSet { feature: Feature, on: bool },
+    /// Every required role is present. Opens a presence interval; `ago_ms`: how long before this entry.
+    PresenceHeld { ago_ms: u64 },
+    /// Someone required is missing. Closes the presence interval; `ago_ms`: how long before this entry.
+    PresenceBroken { missing: Vec<Role>, ago_ms: u64 },
+    /// Media flows.
+    WentLive,
+    /// Media stopped.
+    Suspended { reason: SuspendReason },
+    /// The meeting is over.
+    Concluded { outcome: Outcome, by_operator: bool, extension_hours: u16 },
+    /// The document extension, or the room, is over.
+    Closed,
+    /// The node came up again: all connections are gone and the monotonic clock starts anew.
+    NodeRestarted,
+}
+
+/// Why a room that was live is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum SuspendReason {
+    /// Someone required is missing past the grace.
+    Absence {
+        /// Which roles.
+        missing: Vec<Role>,
+    },
+    /// The recording broke.
+    Recording {
+        /// How.
+        reason: RecordingFault,
+    },
+}

@@ -1,0 +1,156 @@
+//! The tap: a bounded queue that carries one room's media from its worker to the recorder, and the
+//! recorder's acknowledgement back.
+//!
+//! It may not drop. When it is full the room is not recorded any more, and the sender says so
+//! ([`TapError`]): the room stops ([`crate`] docs, «fail closed»).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use super::{Packet, SenderReport};
+use crate::clock::MonoTime;
+use crate::id::ConnectionId;
+use crate::media::Source;
+
+/// Packets that a room's tap holds: 2 s of ten participants with camera and voice. Raising it hides a slow
+/// disk for longer before the room is suspended; lowering it suspends rooms on an ordinary sync pause.
+pub const TAP_ITEMS: usize = 4_096;
+
+/// Payload bytes that a room's tap holds: 2 s of ten participants at 3 Mbit/s. It bounds memory when packets are large.
+pub const TAP_BYTES: usize = 8 << 20;
+
+/// What goes through the tap, in the order in which the worker saw it.
+#[derive(Debug)]
+pub enum Tapped {
+    /// A media packet as it was received.
+    Packet {
+        /// Whose connection it came over.
+        connection: ConnectionId,
+        /// Which of their sources.
+        source: Source,
+        /// The packet.
+        packet: Packet,
+    },
+    /// A sender report.
+    Report {
+        /// Whose connection it came over.
+        connection: ConnectionId,
+        /// Which of their sources.
+        source: Source,
+        /// The report.
+        report: SenderReport,
+    },
+    /// Nothing more comes over this connection: its originals are to be finished.
+    End {
+        /// The connection that ended.
+        connection: ConnectionId,
+        /// When it ended.
+        at: MonoTime,
+    },
+}
+
+impl Tapped {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Packet { packet, .. } => packet.payload.len(),
+            Self::Report { .. } | Self::End { .. } => 0,
+        }
+    }
+}
+
+/// Why the tap took nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TapError {
+    /// The recorder is more than the tap's capacity behind.
+    #[error("the recorder is too far behind")]
+    Full,
+    /// The recorder gave the room up.
+    #[error("the recorder has stopped")]
+    Closed,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicUsize,
+    /// `MonoTime` in ns before which everything that was tapped is on disk; 0: nothing yet.
+    durable_until: AtomicU64,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Tap {
+    items: SyncSender<Tapped>,
+    shared: Arc<Shared>,
+}
+
+/// The recorder's end.
+#[derive(Debug)]
+pub struct TapReader {
+    items: Receiver<Tapped>,
+    shared: Arc<Shared>,
+}
+
+/// Makes a room's tap.
+pub fn tap() -> (Tap, TapReader) {
+    let (sender, receiver) = sync_channel(TAP_ITEMS);
+    let shared = Arc::new(Shared::default());
+    (Tap { items: sender, shared: Arc::clone(&shared) }, TapReader { items: receiver, shared })
+}
+
+impl Tap {
+    /// Hands one item to the recorder without waiting.
+    ///
+    /// # Errors
+    /// [`TapError`] if the item was not taken: from then on the room is not recorded whole.
+    pub fn push(&self, item: Tapped) -> Result<(), TapError> {
+        let weight = item.weight();
+        if self.shared.bytes.fetch_add(weight, Ordering::Relaxed) + weight > TAP_BYTES {
+            self.shared.bytes.fetch_sub(weight, Ordering::Relaxed);
+            return Err(TapError::Full);
+        }
+        self.items.try_send(item).map_err(|error| {
+            self.shared.bytes.fetch_sub(weight, Ordering::Relaxed);
+            match error {
+                std::sync::mpsc::TrySendError::Full(_) => TapError::Full,
+                std::sync::mpsc::TrySendError::Disconnected(_) => TapError::Closed,
+            }
+        })
+    }
+
+    /// The time before which everything that was tapped is on disk; `None` before the first acknowledgement.
+    pub fn durable_until(&self) -> Option<MonoTime> {
+        match self.shared.durable_until.load(Ordering::Acquire) {
+            0 => None,
+            nanos => Some(MonoTime::from_nanos(nanos)),
+        }
+    }
+
+    /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
+    pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
+        self.durable_until().is_some_and(|until| now.since(until) <= limit)
+    }
+}
+
+impl TapReader {
+    /// Takes the oldest item, if one waits.
+    ///
+    /// # Errors
+    /// [`TapError::Closed`] once the worker let go of its end and everything was taken.
+    pub fn take(&self) -> Result<Option<Tapped>, TapError> {
+        match self.items.try_recv() {
+            Ok(item) => {
+                self.shared.bytes.fetch_sub(item.weight(), Ordering::Relaxed);
+                Ok(Some(item))
+            }
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(TapError::Closed),
+        }
+    }
+
+    /// Says that everything tapped before `until` is on disk.
+    pub fn acknowledge(&self, until: MonoTime) {
+        self.shared.durable_until.fetch_max(until.as_nanos().max(1), Ordering::Release);
+    }
+}

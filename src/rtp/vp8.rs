@@ -1,0 +1,1 @@
+//! VP8 payload descriptor and frame header (RFC 7741).
