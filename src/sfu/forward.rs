@@ -266,6 +266,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as packets bring it: video has one, audio has none")]
     fn frame(starts_keyframe: bool, picture_id: u16, tl0: u8) -> Option<FrameIds> {
         Some(FrameIds {
             starts_keyframe,

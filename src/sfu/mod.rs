@@ -310,3 +310,6 @@ fn interface_addresses() -> Result<Vec<IpAddr>, StartError> {
 fn certificate() -> Option<DtlsCert> {
     str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use str0m::change::SdpOffer;
 use str0m::config::DtlsCert;
-use str0m::format::Codec as RtcCodec;
+use str0m::format::{Codec as RtcCodec, PayloadParams};
 use str0m::media::{Direction, KeyframeRequestKind, MediaAdded, MediaKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, VideoOrientation, Vp8Descriptor};
@@ -62,8 +62,31 @@ pub(super) enum PeerEvent {
 struct SourceLine {
     source: Source,
     mid: Mid,
-    /// With simulcast, the one encoding that is taken: the first that came.
-    rid: Option<Option<Rid>>,
+    encoding: Encoding,
+}
+
+/// Which encoding of a source is taken: the first that comes; of simulcast the others are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Any,
+    Only(Option<Rid>),
+}
+
+impl Encoding {
+    /// Takes this encoding if none was taken before.
+    fn takes(&mut self, rid: Option<Rid>) -> bool {
+        if *self == Self::Any {
+            *self = Self::Only(rid);
+        }
+        *self == Self::Only(rid)
+    }
+
+    fn rid(self) -> Option<Rid> {
+        match self {
+            Self::Any => None,
+            Self::Only(rid) => rid,
+        }
+    }
 }
 
 /// An m-line that the client receives on.
@@ -189,7 +212,7 @@ impl Peer {
     /// Asks the client for a keyframe of this source.
     pub(super) fn request_keyframe(&mut self, source: Source) {
         let Some(line) = self.sources.iter().find(|line| line.source == source) else { return };
-        let (mid, rid) = (line.mid, line.rid.flatten());
+        let (mid, rid) = (line.mid, line.encoding.rid());
         if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, rid) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
         }
@@ -256,7 +279,7 @@ impl Peer {
             }
             Event::SenderFeedback(feedback) => {
                 let Some(line) = self.sources.iter().find(|line| line.mid == feedback.mid) else { return };
-                if line.rid.is_some_and(|taken| taken != feedback.rid) {
+                if line.encoding != Encoding::Only(feedback.rid) {
                     return;
                 }
                 let info = feedback.sender_info;
@@ -289,9 +312,10 @@ impl Peer {
                 (false, _, true, false) => Some(Source::Screen),
                 _ => None,
             };
-            match source {
-                Some(source) => self.sources.push(SourceLine { source, mid: added.mid, rid: None }),
-                None => tracing::debug!(mid = %added.mid, "an m-line too many is not received"),
+            if let Some(source) = source {
+                self.sources.push(SourceLine { source, mid: added.mid, encoding: Encoding::Any });
+            } else {
+                tracing::debug!(mid = %added.mid, "an m-line too many is not received");
             }
         }
         if matches!(added.direction, Direction::SendOnly | Direction::SendRecv)
@@ -307,14 +331,14 @@ impl Peer {
         let wanted = if audio { RtcCodec::Opus } else { RtcCodec::Vp8 };
         let offered = self.rtc.media(mid)?.remote_pts();
         let config = self.rtc.codec_config();
-        config.find(|params| params.spec().codec == wanted && offered.contains(&params.pt())).map(|params| params.pt())
+        config.find(|params| params.spec().codec == wanted && offered.contains(&params.pt())).map(PayloadParams::pt)
     }
 
     fn take_packet(&mut self, packet: RtpPacket) -> Option<(Source, Packet)> {
         let stream = self.rtc.direct_api();
         let (mid, rid) = stream_of(stream, &packet)?;
         let line = self.sources.iter_mut().find(|line| line.mid == mid)?;
-        if *line.rid.get_or_insert(rid) != rid {
+        if !line.encoding.takes(rid) {
             return None;
         }
         let source = line.source;

@@ -22,7 +22,7 @@ use crate::rtp::{Codec, Packet, SenderReport, Tap, TapError, Tapped};
 const LONGEST_SILENCE: Duration = Duration::from_secs(2);
 
 /// A voice that sends nothing for so long has stopped. Opus in DTX still sends every 400 ms (RFC 7587 §3.1.3).
-const AUDIO_SILENCE: Duration = Duration::from_millis(1_000);
+const AUDIO_SILENCE: Duration = Duration::from_secs(1);
 
 /// A picture that sends nothing for so long has stopped. A camera in the dark may fall to one frame a second.
 const VIDEO_SILENCE: Duration = Duration::from_millis(1_500);
@@ -137,13 +137,13 @@ impl Room {
         now: MonoTime,
         connection: ConnectionId,
         source: Source,
-        packet: Packet,
+        packet: &Packet,
         mut send: impl FnMut(PeerKey, usize, &Packet, Rewrite),
     ) {
         let frame = (packet.codec == Codec::Vp8).then(|| FrameIds::of(&packet.payload));
         let Some(sender) = self.member_mut(connection) else { return };
         let (participant, recorded) = (sender.participant, sender.recorded);
-        let began = note_packet(sender, source, &packet, frame);
+        let began = note_packet(sender, source, packet, frame);
         if began {
             self.tell(Fact::SourceChanged { connection, source, active: true, since: packet.arrival });
         }
@@ -156,8 +156,8 @@ impl Room {
         for (key, receiver) in self.members.iter_mut().filter(|(_, member)| member.participant != participant) {
             let Some((slot, new)) = receiver.slots.assign(origin) else { continue };
             receiver.slots_changed |= new;
-            match receiver.slots.forward(slot, &packet, frame) {
-                Verdict::Forward(slot, rewrite) => send(*key, slot, &packet, rewrite),
+            match receiver.slots.forward(slot, packet, frame) {
+                Verdict::Forward(slot, rewrite) => send(*key, slot, packet, rewrite),
                 Verdict::AwaitKeyframe => keyframe_wanted = true,
                 Verdict::Drop => {}
             }

@@ -49,17 +49,12 @@ pub(super) fn with_credentials(offer: &str, fragment: &str) -> Result<Option<Str
     {
         return Ok(None);
     }
-    let mut changed = String::with_capacity(offer.len());
-    for line in offer.lines() {
-        match line {
-            _ if line.starts_with("a=ice-ufrag:") => changed.push_str(&format!("a=ice-ufrag:{ufrag}")),
-            _ if line.starts_with("a=ice-pwd:") => changed.push_str(&format!("a=ice-pwd:{pwd}")),
-            _ if line.starts_with("a=candidate:") => continue,
-            _ => changed.push_str(line),
-        }
-        changed.push_str("\r\n");
-    }
-    Ok(Some(changed))
+    let lines = offer.lines().filter(|line| !line.starts_with("a=candidate:")).map(|line| match line {
+        _ if line.starts_with("a=ice-ufrag:") => format!("a=ice-ufrag:{ufrag}\r\n"),
+        _ if line.starts_with("a=ice-pwd:") => format!("a=ice-pwd:{pwd}\r\n"),
+        _ => format!("{line}\r\n"),
+    });
+    Ok(Some(lines.collect()))
 }
 
 /// The credentials and candidates of an answer as a `trickle-ice-sdpfrag`.

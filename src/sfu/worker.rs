@@ -345,7 +345,7 @@ impl Worker {
                     let peers = &mut self.peers;
                     let demux = &mut self.demux;
                     let mut sent = 0;
-                    room.take_packet(now, connection, source, packet, |receiver, slot, packet, rewrite| {
+                    room.take_packet(now, connection, source, &packet, |receiver, slot, packet, rewrite| {
                         if let Some(seat) = peers.get_mut(&receiver) {
                             seat.peer.send(slot, packet, rewrite);
                             demux.mark_dirty(receiver);
