@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
-use crate::room::{Event, Feature, Outcome, Phase, Role, SuspendReason};
-use crate::store::{Hash, Personal, Secret};
+use crate::room::{Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
+use crate::store::{Hash, Line, Personal, Secret};
 
 /// A room to be booked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -150,23 +150,6 @@ pub struct RoomParticipantView {
     /// Whether a media connection stands.
     #[schema(example = true)]
     pub connected: bool,
-}
-
-/// Where a person is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(example = "waiting")]
-pub enum Place {
-    /// Booked; has not entered a right code.
-    Expected,
-    /// The code was right; has not entered the waiting room, or left it.
-    Admitted,
-    /// In the waiting room.
-    Waiting,
-    /// In the room.
-    Inside,
-    /// Removed by the operator, for good.
-    Removed,
 }
 
 /// Whether a room is recorded.
@@ -365,7 +348,8 @@ pub struct ParticipantView {
     /// First and last name.
     #[schema(example = "Maria Rossi")]
     pub name: Personal,
-    /// Fiscal code (codice fiscale), if it was booked with one; only the operator is told.
+    /// Fiscal code (codice fiscale), if it was booked with one. Told to the operator, to the person themselves, and to the
+    /// parties once they are in the room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "RSSMRA80A41H501W")]
     pub fiscal_code: Option<Personal>,
@@ -458,4 +442,11 @@ pub struct LedgerLine {
     /// SHA-256 of the previous line's hash and this line, hex.
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: String,
+}
+
+impl From<Line> for LedgerLine {
+    fn from(line: Line) -> Self {
+        let Line { seq, entry, hash } = line;
+        Self { seq, wall: entry.wall, mono_ms: entry.mono.as_millis(), event: entry.event, hash: hash.to_hex() }
+    }
 }
