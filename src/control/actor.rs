@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::seam::{Media, Recording};
 use super::secrets::{new_code, new_session};
-use super::stage::Stage;
+use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
 use super::view::View;
 use super::views::{Caller, Connection, RoomView, Session, SessionEvent, SessionView, Welcome};
 use super::{Error, Fault, Shared, booking};
-use crate::clock::{MonoTime, Now};
-use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::clock::Now;
+use crate::id::{ConnectionId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording;
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Room};
@@ -106,9 +106,11 @@ impl<M: Media, R: Recording> Actor<M, R> {
             let wake = tokio::time::sleep(self.sleep());
             tokio::select! {
                 biased;
-                fact = self.stage.recorder_fact() => self.on_recorder(fact).await,
                 // While the database is down, the worker's reports wait with the worker, which stops when they are too many.
-                fact = self.stage.worker_fact(), if self.backlog.is_empty() => self.on_worker(fact).await,
+                fact = self.stage.next_fact(self.backlog.is_empty()) => match fact {
+                    Fact::Recorder(fact) => self.on_recorder(fact).await,
+                    Fact::Worker(fact) => self.on_worker(fact).await,
+                },
                 ask = self.inbox.recv() => match ask {
                     Some(Ask::Shutdown { reply }) => {
                         self.shut_down().await;
@@ -368,9 +370,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let (now, deadline) = (self.now(), self.room.deadline());
         // A millisecond more: the rules see whole milliseconds.
         let mono = deadline.mono.map(|at| at.since(now.mono) + Duration::from_millis(1));
-        let wall = deadline.wall.map(|at| {
-            Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1)
-        });
+        let wall = deadline
+            .wall
+            .map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1));
         let live = self.stage.is_flowing().then_some(LIVE_ROUND);
         let store = (!self.backlog.is_empty()).then_some(STORE_ROUND);
         let over = self.room.is_over().then_some(STORE_ROUND);
@@ -463,9 +465,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
     }
 
     fn tell(&mut self, participant: ParticipantId, event: &SessionEvent) {
-        self.subscribers.retain_mut(|subscriber| {
-            subscriber.participant != participant || subscriber.tell(event.clone())
-        });
+        self.subscribers
+            .retain_mut(|subscriber| subscriber.participant != participant || subscriber.tell(event.clone()));
     }
 
     fn end_subscriptions(&mut self, participant: ParticipantId) {

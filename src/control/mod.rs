@@ -3,17 +3,38 @@
 //!
 //! Persist, then announce: what anybody was told is in the database.
 
+mod actor;
+mod booking;
+mod seam;
+mod secrets;
+mod stage;
+mod subscription;
+mod view;
 mod views;
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dashmap::DashMap;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use self::actor::{Actor, Ask, Reply};
 use crate::clock::Clock;
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::recording::Recorder;
-use crate::room::{Command, Profile, Refusal};
+pub use crate::room::Place;
+use crate::room::{self, Command, Entry, Profile, Refusal, Room};
 use crate::sfu::{ConnectError, Sfu};
-use crate::store::{self, Store};
+use crate::store::{self, Appointment, Hash, Person, Store};
 pub use crate::store::{Personal, Scope, Secret};
+pub use seam::{Media, Recording};
+pub use secrets::CodeKey;
+pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
     Booked, Booking, BookingParticipant, Caller, Connection, Consent, IceServer, Invitation, LedgerLine, Me,
     ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, Session, SessionEvent,
@@ -349,8 +370,8 @@ impl<M: Media, R: Recording> Control<M, R> {
         let store = &self.shared.store;
         let appointment = store.appointment(room).await.map_err(unavailable)?.ok_or(Error::UnknownRoom)?;
         let lines = store.ledger(room).await.map_err(unavailable)?;
-        let entries = lines.iter().map(|line| &line.entry);
-        let state = Room::replay(&Arc::new(appointment.profile.clone()), entries)
+        let entries = lines.iter().map(room::ledger::Line::entry).collect::<Vec<_>>();
+        let state = Room::replay(&Arc::new(appointment.profile.clone()), &entries)
             .map_err(|_| unavailable(store::Error::Corrupt("ledger")))?;
         let over = state.is_over();
         Ok(self.spawn(room, |inbox| {

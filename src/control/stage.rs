@@ -56,26 +56,29 @@ struct Lights {
     owed: Vec<ConnectionId>,
 }
 
+/// A report from below; `None`: who reports is gone.
+pub(super) enum Fact {
+    Recorder(Option<recording::Fact>),
+    Worker(Option<sfu::Fact>),
+}
+
 impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn new(room: RoomId, shared: Arc<Shared<M, R>>) -> Self {
         Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new() }
     }
 
-    /// The recorder's next report; waits for ever while there is no media.
-    pub(super) async fn recorder_fact(&mut self) -> Option<recording::Fact> {
-        match &mut self.lights {
-            Some(lights) if !lights.recorder.is_closed() || !lights.recorder.is_empty() => lights.recorder.recv().await,
-            // A recorder that is gone was reported when it went.
-            Some(lights) if !lights.broken => None,
-            _ => pending().await,
-        }
-    }
-
-    /// The worker's next report; waits for ever while there is no media.
-    pub(super) async fn worker_fact(&mut self) -> Option<sfu::Fact> {
-        match &mut self.lights {
-            Some(lights) => lights.worker.recv().await,
-            None => pending().await,
+    /// The next report; waits for ever while there is no media. The recorder's come first: media stops by them.
+    ///
+    /// Without `worker`, the worker's reports stay where they are. Safe to cancel.
+    pub(super) async fn next_fact(&mut self, worker: bool) -> Fact {
+        let Some(lights) = &mut self.lights else { return pending().await };
+        // That a recorder is gone is said once.
+        let ended = lights.broken && lights.recorder.is_closed() && lights.recorder.is_empty();
+        tokio::select! {
+            biased;
+            fact = lights.recorder.recv(), if !ended => Fact::Recorder(fact),
+            fact = lights.worker.recv(), if worker => Fact::Worker(fact),
+            else => pending().await,
         }
     }
 

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
+use crate::room::ledger::Line;
 use crate::room::{Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
-use crate::store::{Hash, Line, Personal, Secret};
+use crate::store::{Hash, Personal, Secret};
 
 /// A room to be booked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -439,14 +440,17 @@ pub struct LedgerLine {
     /// What happened: an object with a `type` and that type's fields.
     #[schema(value_type = Object, example = json!({"type": "admission_opened"}))]
     pub event: Event,
-    /// SHA-256 of the previous line's hash and this line, hex.
+    /// Hash of the line before, hex; zeros in the first line.
+    #[schema(example = "0000000000000000000000000000000000000000000000000000000000000000")]
+    pub prev: String,
+    /// SHA-256 of this line as JSON without this field, hex.
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: String,
 }
 
 impl From<Line> for LedgerLine {
     fn from(line: Line) -> Self {
-        let Line { seq, entry, hash } = line;
-        Self { seq, wall: entry.wall, mono_ms: entry.mono.as_millis(), event: entry.event, hash: hash.to_hex() }
+        let Line { seq, wall, mono_ms, event, prev, hash } = line;
+        Self { seq, wall, mono_ms, event, prev, hash }
     }
 }
