@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::room::{Event, Feature, Outcome, Phase, Role, SuspendReason};
-use crate::store::{Personal, Secret};
+use crate::store::{Hash, Personal, Secret};
 
 /// A room to be booked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -243,7 +243,7 @@ pub struct Caller {
     /// Their role.
     pub role: Role,
     /// The session: the latest of the person's, or it is over.
-    pub(super) session: crate::store::SessionHash,
+    pub(super) session: Hash,
 }
 
 /// An answered media connection.

@@ -154,3 +154,67 @@ impl TapReader {
         self.shared.durable_until.fetch_max(until.as_nanos().max(1), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    use super::super::{Codec, Extensions, Ssrc};
+    use super::*;
+
+    fn packet(bytes: usize) -> Tapped {
+        let packet = Packet {
+            ssrc: Ssrc(1),
+            codec: Codec::Vp8,
+            sequence: 1,
+            timestamp: 1,
+            marker: true,
+            arrival: MonoTime::ZERO,
+            extensions: Extensions::default(),
+            payload: Bytes::from(vec![0; bytes]),
+        };
+        Tapped::Packet { connection: ConnectionId::new(Timestamp::UNIX_EPOCH), source: Source::Camera, packet }
+    }
+
+    #[test]
+    fn a_full_tap_takes_no_more_and_says_so() {
+        let (tap, reader) = tap();
+        for _ in 0..TAP_ITEMS {
+            tap.push(packet(1)).unwrap();
+        }
+        assert_eq!(tap.push(packet(1)), Err(TapError::Full));
+        reader.take().unwrap().unwrap();
+        assert_eq!(tap.push(packet(1)), Ok(()));
+    }
+
+    #[test]
+    fn the_tap_is_bounded_in_bytes_too() {
+        let (tap, reader) = tap();
+        tap.push(packet(TAP_BYTES)).unwrap();
+        assert_eq!(tap.push(packet(1)), Err(TapError::Full));
+        reader.take().unwrap().unwrap();
+        assert_eq!(tap.push(packet(1)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_tapped_can_still_be_taken_after_the_worker_let_go() {
+        let (tap, reader) = tap();
+        tap.push(packet(1)).unwrap();
+        drop(tap);
+        assert!(reader.take().unwrap().is_some());
+        assert_eq!(reader.take().unwrap_err(), TapError::Closed);
+    }
+
+    #[test]
+    fn a_room_is_durable_only_while_acknowledgements_are_fresh() {
+        let (tap, reader) = tap();
+        let limit = Duration::from_secs(2);
+        assert!(!tap.is_durable(MonoTime::from_millis(1), limit), "nothing was acknowledged yet");
+        reader.acknowledge(MonoTime::from_millis(1_000));
+        assert!(tap.is_durable(MonoTime::from_millis(3_000), limit));
+        assert!(!tap.is_durable(MonoTime::from_millis(3_001), limit));
+        reader.acknowledge(MonoTime::from_millis(500));
+        assert!(tap.is_durable(MonoTime::from_millis(3_000), limit), "an acknowledgement is never taken back");
+    }
+}
