@@ -11,6 +11,6 @@ mod command;
 mod event;
 mod profile;
 
-pub use command::{Command, Deadline, Effect, Refusal};
+pub use command::{Command, Deadline, Decision, Effect, Refusal};
 pub use event::{Entry, Event, SuspendReason};
 pub use profile::{Feature, Outcome, Phase, Profile, Role};
