@@ -220,7 +220,10 @@ impl Config {
 
     /// Where the database is: a path, or a URL.
     pub fn database(&self) -> String {
-        self.storage.database.clone().unwrap_or_else(|| self.storage.data_dir.join("sportello.db").display().to_string())
+        self.storage
+            .database
+            .clone()
+            .unwrap_or_else(|| self.storage.data_dir.join("sportello.db").display().to_string())
     }
 
     /// The built-in profiles and those of `rooms.profiles`.
@@ -256,8 +259,8 @@ const BUILT_IN_PROFILES: [(&str, &str); 2] = [
     ("videochiamata", include_str!("../config/profiles/videochiamata.toml")),
 ];
 
-fn parse_profile(text: &str) -> Result<Profile, figment::Error> {
-    Figment::from(Toml::string(text)).extract()
+fn parse_profile(text: &str) -> Result<Profile, String> {
+    Figment::from(Toml::string(text)).extract().map_err(|error| error.to_string())
 }
 
 fn profile_problem(value: &str, file: Option<&str>, error: &dyn fmt::Display) -> Problems {
@@ -305,16 +308,20 @@ impl<'a> Reader<'a> {
 
     fn http(&mut self) -> Option<Http> {
         let listen = self.parse("http.listen", "an address and a port, e.g. \"127.0.0.1:8080\"");
-        let public_url = self.read("http.public_url", "empty, or http(s)://host[:port] without a slash at the end", |url: String| {
-            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-            match rest {
-                _ if url.is_empty() => Some(None),
-                Some(host) if !host.is_empty() && !url.ends_with('/') && !url.contains(['?', '#', '@', ' ']) => {
-                    Some(Some(url))
+        let public_url = self.read(
+            "http.public_url",
+            "empty, or http(s)://host[:port] without a slash at the end",
+            |url: String| {
+                let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+                match rest {
+                    _ if url.is_empty() => Some(None),
+                    Some(host) if !host.is_empty() && !url.ends_with('/') && !url.contains(['?', '#', '@', ' ']) => {
+                        Some(Some(url))
+                    }
+                    _ => None,
                 }
-                _ => None,
-            }
-        });
+            },
+        );
         Some(Http { listen: listen?, public_url: public_url? })
     }
 
@@ -322,10 +329,11 @@ impl<'a> Reader<'a> {
         let workers = self.range("media.workers", 0, 1024);
         let bind = self.parse("media.bind", "an IP address, e.g. \"0.0.0.0\"");
         let first_port = self.read("media.first_port", "a UDP port, 0 to 65535", Some::<u16>);
-        let announce = self.read("media.announce", "a list of IP addresses, e.g. [\"203.0.113.7\"]", |list: Vec<String>| {
-            let parsed: Result<Vec<IpAddr>, _> = list.iter().map(|text| text.parse()).collect();
-            parsed.ok().filter(|addresses| addresses.iter().all(|address| !address.is_unspecified()))
-        });
+        let announce =
+            self.read("media.announce", "a list of IP addresses, e.g. [\"203.0.113.7\"]", |list: Vec<String>| {
+                let parsed: Result<Vec<IpAddr>, _> = list.iter().map(|text| text.parse()).collect();
+                parsed.ok().filter(|addresses| addresses.iter().all(|address| !address.is_unspecified()))
+            });
         let media = Media { workers: workers?, bind: bind?, first_port: first_port?, announce: announce? };
         let last = usize::from(media.first_port) + media.workers.max(1) - 1;
         if media.first_port != 0 && last > usize::from(u16::MAX) {
@@ -336,25 +344,26 @@ impl<'a> Reader<'a> {
     }
 
     fn storage(&mut self) -> Option<Storage> {
-        let data_dir = self.read("storage.data_dir", "a folder", |text: String| (!text.is_empty()).then(|| text.into()));
-        let database = self.read("storage.database", "empty, or a file", |text: String| Some(Some(text).filter(|text| !text.is_empty())));
-        Some(Storage { data_dir: data_dir?, database: database? })
+        let data_dir =
+            self.read("storage.data_dir", "a folder", |text: String| (!text.is_empty()).then(|| text.into()));
+        let database = self.read("storage.database", "empty, or a file", Some::<String>);
+        Some(Storage { data_dir: data_dir?, database: given(database?) })
     }
 
     fn recording(&mut self) -> Option<Recording> {
-        let folder = self.read("recording.folder", "empty, or a folder", optional_path);
+        let folder = self.read("recording.folder", "empty, or a folder", Some::<String>);
         let threads = self.range("recording.threads", 1, 64);
         let silence = self.range("recording.longest_silence_ms", 500, 10_000);
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
-        Some(Recording { folder: folder?, threads: threads?, longest_silence })
+        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {
-        let profiles = self.read("rooms.profiles", "empty, or a folder", optional_path);
+        let profiles = self.read("rooms.profiles", "empty, or a folder", Some::<String>);
         let version = self.read("rooms.consent_text_version", "1 to 32 characters", |text: String| {
             (1..=32).contains(&text.chars().count()).then_some(text)
         });
-        Some(Rooms { profiles: profiles?, consent_text_version: version? })
+        Some(Rooms { profiles: given(profiles?).map(PathBuf::from), consent_text_version: version? })
     }
 
     fn log(&mut self) -> Option<Log> {
@@ -370,7 +379,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A value of the file's type `T` that `accept` turns into what we keep, or refuses.
-    fn read<T: DeserializeOwned, U>(&mut self, key: &str, allowed: &str, accept: impl FnOnce(T) -> Option<U>) -> Option<U> {
+    fn read<T: DeserializeOwned, U>(
+        &mut self,
+        key: &str,
+        allowed: &str,
+        accept: impl FnOnce(T) -> Option<U>,
+    ) -> Option<U> {
         let value = self.figment.extract_inner_lossy::<T>(key).ok().and_then(accept);
         if value.is_none() {
             self.problem(key, allowed);
@@ -424,8 +438,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn optional_path(text: String) -> Option<Option<PathBuf>> {
-    Some(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
+/// An empty string in the file means «none».
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn names(keys: &figment::value::Dict) -> String {

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -121,11 +122,16 @@ async fn tell(api: &Api, socket: &mut WebSocket, mut news: Subscription) -> Opti
                     return None;
                 }
             }
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = stopped(&mut stopping) => {
                 return Some((CLOSE_GOING_AWAY, "the node is stopping"));
             }
         }
     }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the node is gone, which is a stop too.
+    let _stopping = stopping.wait_for(|stopping| *stopping).await;
 }
 
 fn token_in_protocols(headers: &HeaderMap) -> Option<&str> {

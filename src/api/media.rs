@@ -37,7 +37,11 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
     responses((status = 201, description = "The SDP answer", body = String, content_type = "application/sdp",
         headers(("Location" = String, description = "The connection's address, for PATCH and DELETE"),
             ("ETag" = String, description = "Names the ICE session")))))]
-async fn connect(Participant(caller): Participant, State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+async fn connect(
+    Participant(caller): Participant,
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, Problem> {
     let offer = text(request, &api, SDP).await?;
     let connection = api.control.connect(&caller, offer).await?;
     let location = format!("/v1/session/media/{}", connection.connection);

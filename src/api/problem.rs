@@ -92,6 +92,7 @@ impl Kind {
     pub const NO_CONSENT: Self = Self("no-consent", StatusCode::CONFLICT, "Consent to the recording comes first");
     pub const CONSENT_TEXT_CHANGED: Self =
         Self("consent-text-changed", StatusCode::CONFLICT, "This is not the recording notice in force");
+    pub const NOT_WAITING: Self = Self("not-waiting", StatusCode::CONFLICT, "Not in the waiting room");
     pub const NOT_INSIDE: Self = Self("not-inside", StatusCode::CONFLICT, "Not let into the room");
     pub const NOT_OPEN: Self = Self("not-open", StatusCode::CONFLICT, "The operator has not opened the room");
     pub const OUTCOME_NOT_ALLOWED: Self =
@@ -188,6 +189,7 @@ impl From<Refusal> for Problem {
             Refusal::Removed => Kind::REMOVED,
             Refusal::NotAdmitted => Kind::NOT_ADMITTED,
             Refusal::NoConsent => Kind::NO_CONSENT,
+            Refusal::NotWaiting => Kind::NOT_WAITING,
             Refusal::NotInside => Kind::NOT_INSIDE,
             Refusal::NotOpen => Kind::NOT_OPEN,
             Refusal::OutcomeNotAllowed => Kind::OUTCOME_NOT_ALLOWED,

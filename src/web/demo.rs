@@ -202,7 +202,8 @@ async fn book(State(demo): State<Demo>, Json(wish): Json<Wish>) -> Response {
 
 /// Who takes part. The people are made up; so are the numbers.
 fn people_of(profile: &str) -> serde_json::Value {
-    let operator = json!({"role": "operator", "name": "Giulia Ferri", "phone": phone_of("operator"), "operator_number": "OP-042"});
+    let operator =
+        json!({"role": "operator", "name": "Giulia Ferri", "phone": phone_of("operator"), "operator_number": "OP-042"});
     let delegato = json!({"role": "delegato", "name": "Marco Bianchi", "phone": phone_of("delegato"), "fiscal_code": "BNCMRC85T10H501K"});
     let delegante = json!({"role": "delegante", "name": "Anna Conti", "phone": phone_of("delegante"), "fiscal_code": "CNTNNA48M52F205X"});
     let citizen = json!({"role": "citizen", "name": "Luca Moretti", "phone": phone_of("citizen"), "fiscal_code": "MRTLCU79A01L219P"});

@@ -26,9 +26,7 @@ struct Pages;
 
 /// The pages' routes: the entry page of every join link, and the assets.
 pub fn routes() -> Router {
-    Router::new()
-        .route("/join/{token}", get(async || page("join.html")))
-        .route("/assets/{*path}", get(asset))
+    Router::new().route("/join/{token}", get(async || page("join.html"))).route("/assets/{*path}", get(asset))
 }
 
 /// One page, or 404 if it is not part of this build.
@@ -45,7 +43,7 @@ fn page(name: &str) -> Response {
 
 async fn asset(Path(path): Path<String>, request: HeaderMap) -> Response {
     // Pages are served at their own addresses, with their headers.
-    let is_page = path.ends_with(".html");
+    let is_page = std::path::Path::new(&path).extension().is_some_and(|extension| extension == "html");
     let Some(file) = Pages::get(&path).filter(|_| !is_page) else {
         return Problem::new(Kind::NOT_FOUND).into_response();
     };
