@@ -20,7 +20,7 @@ const INTERFRAME: [u8; 8] = [0x90, 0x80, 0x80, 0x08, 0x11, 0x02, 0x00, 0x00];
 
 /// A WebRTC client that sends voice and camera and has slots for two others.
 struct Client {
-    rtc: Rtc,
+    rtc: Box<Rtc>,
     socket: UdpSocket,
     address: SocketAddr,
     sends: Vec<Mid>,
@@ -52,7 +52,7 @@ impl Client {
         }
         let (offer, pending) = api.apply().unwrap();
         let client = Self {
-            rtc,
+            rtc: Box::new(rtc),
             socket,
             address,
             sends,
