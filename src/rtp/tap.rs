@@ -92,6 +92,19 @@ pub struct TapReader {
     shared: Arc<Shared>,
 }
 
+/// A look at the recorder's acknowledgements, for who neither taps nor records.
+#[derive(Clone, Debug)]
+pub struct Durability {
+    shared: Arc<Shared>,
+}
+
+impl Durability {
+    /// Whether the recorder acknowledged within `limit` before `now`.
+    pub fn is_fresh(&self, now: MonoTime, limit: Duration) -> bool {
+        self.shared.is_durable(now, limit)
+    }
+}
+
 /// Makes a room's tap.
 pub fn tap() -> (Tap, TapReader) {
     let (sender, receiver) = sync_channel(TAP_ITEMS);
@@ -121,14 +134,29 @@ impl Tap {
 
     /// The time before which everything that was tapped is on disk; `None` before the first acknowledgement.
     pub fn durable_until(&self) -> Option<MonoTime> {
-        match self.shared.durable_until.load(Ordering::Acquire) {
+        self.shared.durable_until()
+    }
+
+    /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
+    pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
+        self.shared.is_durable(now, limit)
+    }
+
+    /// The acknowledgements alone, to keep an eye on when the tap itself is the worker's.
+    pub fn durability(&self) -> Durability {
+        Durability { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Shared {
+    fn durable_until(&self) -> Option<MonoTime> {
+        match self.durable_until.load(Ordering::Acquire) {
             0 => None,
             nanos => Some(MonoTime::from_nanos(nanos)),
         }
     }
 
-    /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
-    pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
+    fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
         self.durable_until().is_some_and(|until| now.since(until) <= limit)
     }
 }
