@@ -35,7 +35,7 @@ enum Command {
     /// what was recorded until the last second stays.
     Serve {
         /// Configuration file (TOML); its keys are explained in config/default.toml. Environment variables
-        /// SPORTELLO__SECTION__KEY come before it.
+        /// `SPORTELLO__SECTION__KEY` come before it.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
