@@ -1,10 +1,10 @@
 //! What a booking must be before it becomes a room.
 
-use jiff::{Span, Timestamp};
+use jiff::Span;
 
 use super::views::{Booking, BookingParticipant};
 use super::{Error, Personal};
-use crate::room::{Profile, Role};
+use crate::room::{BookingError, Role};
 
 /// Most people in one room: what the pages show and a worker's slots carry.
 const MOST_PARTICIPANTS: usize = 10;
@@ -12,18 +12,30 @@ const MOST_PARTICIPANTS: usize = 10;
 /// Longest appointment, hours. Its only purpose is to catch a wrong date.
 const LONGEST_HOURS: i64 = 24;
 
-/// Checks a booking against its profile and brings its fields into their one form (trimmed, upper-case fiscal codes,
-/// telephone numbers without spaces).
-pub(super) fn check(mut booking: Booking, profile: &Profile, now: Timestamp) -> Result<Booking, Error> {
+/// Checks a booking's fields and brings them into their one form (trimmed, upper-case fiscal codes, telephone numbers
+/// without spaces). Roles and times are for the room's rules to judge: see [`refused`].
+pub(super) fn check(mut booking: Booking) -> Result<Booking, Error> {
     booking.office = line("office", &booking.office, 200)?;
     booking.counter = line("counter", &booking.counter, 200)?;
     booking.reason = line("reason", &booking.reason, 500)?;
     booking.reference = booking.reference.map(|text| line("reference", &text, 200)).transpose()?;
-    check_times(&booking, now)?;
-    check_roles(&booking, profile)?;
+    check_length(&booking)?;
+    if booking.participants.len() > MOST_PARTICIPANTS {
+        return Err(invalid("participants", format!("at most {MOST_PARTICIPANTS} people")));
+    }
     let people = std::mem::take(&mut booking.participants);
     booking.participants = people.into_iter().enumerate().map(check_person).collect::<Result<_, _>>()?;
     Ok(booking)
+}
+
+/// Names the field that the room's rules object to.
+pub(super) fn refused(error: &BookingError) -> Error {
+    match error {
+        BookingError::BadTimes => invalid("end", error.to_string()),
+        BookingError::RoleMissing(_) | BookingError::RoleUnknown(_) | BookingError::RoleTwice(_) => {
+            invalid("participants", error.to_string())
+        }
+    }
 }
 
 /// A wrong field.
@@ -31,40 +43,11 @@ pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Er
     Error::Invalid { field: field.into(), reason: reason.into() }
 }
 
-fn check_times(booking: &Booking, now: Timestamp) -> Result<(), Error> {
-    if booking.end <= booking.start {
-        return Err(invalid("end", "must come after the start"));
-    }
-    if booking.end <= now {
-        return Err(invalid("end", "must lie ahead"));
-    }
+fn check_length(booking: &Booking) -> Result<(), Error> {
     match booking.start.checked_add(Span::new().hours(LONGEST_HOURS)) {
         Ok(latest) if booking.end <= latest => Ok(()),
         _ => Err(invalid("end", format!("must come at most {LONGEST_HOURS} hours after the start"))),
     }
-}
-
-fn check_roles(booking: &Booking, profile: &Profile) -> Result<(), Error> {
-    let people = &booking.participants;
-    if people.len() > MOST_PARTICIPANTS {
-        return Err(invalid("participants", format!("at most {MOST_PARTICIPANTS} people")));
-    }
-    for role in &profile.required {
-        if !people.iter().any(|person| person.role == *role) {
-            return Err(invalid("participants", format!("the profile {} requires a {}", profile.name, name_of(*role))));
-        }
-    }
-    for (index, person) in people.iter().enumerate() {
-        let known = person.role == Role::Guest || profile.required.contains(&person.role);
-        if !known {
-            let reason = format!("the profile {} has no {}", profile.name, name_of(person.role));
-            return Err(invalid(format!("participants[{index}].role"), reason));
-        }
-        if person.role != Role::Guest && people.iter().take(index).any(|earlier| earlier.role == person.role) {
-            return Err(invalid(format!("participants[{index}].role"), "only guests may be more than one"));
-        }
-    }
-    Ok(())
 }
 
 fn check_person((index, mut person): (usize, BookingParticipant)) -> Result<BookingParticipant, Error> {
@@ -118,15 +101,5 @@ fn phone(field: &str, number: &Personal) -> Result<Personal, Error> {
         Ok(Personal::new(number))
     } else {
         Err(invalid(field, "`+` and 6 to 15 digits, country code first"))
-    }
-}
-
-fn name_of(role: Role) -> &'static str {
-    match role {
-        Role::Operator => "operator",
-        Role::Delegato => "delegato",
-        Role::Delegante => "delegante",
-        Role::Citizen => "citizen",
-        Role::Guest => "guest",
     }
 }

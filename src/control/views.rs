@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
-use crate::room::{Event, Feature, Outcome, Phase, Role, SuspendReason};
+use crate::room::ledger::Line;
+use crate::room::{Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
 use crate::store::{Hash, Personal, Secret};
 
 /// A room to be booked.
@@ -150,23 +151,6 @@ pub struct RoomParticipantView {
     /// Whether a media connection stands.
     #[schema(example = true)]
     pub connected: bool,
-}
-
-/// Where a person is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(example = "waiting")]
-pub enum Place {
-    /// Booked; has not entered a right code.
-    Expected,
-    /// The code was right; has not entered the waiting room, or left it.
-    Admitted,
-    /// In the waiting room.
-    Waiting,
-    /// In the room.
-    Inside,
-    /// Removed by the operator, for good.
-    Removed,
 }
 
 /// Whether a room is recorded.
@@ -365,7 +349,8 @@ pub struct ParticipantView {
     /// First and last name.
     #[schema(example = "Maria Rossi")]
     pub name: Personal,
-    /// Fiscal code (codice fiscale), if it was booked with one; only the operator is told.
+    /// Fiscal code (codice fiscale), if it was booked with one. Told to the operator, to the person themselves, and to the
+    /// parties once they are in the room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "RSSMRA80A41H501W")]
     pub fiscal_code: Option<Personal>,
@@ -455,7 +440,17 @@ pub struct LedgerLine {
     /// What happened: an object with a `type` and that type's fields.
     #[schema(value_type = Object, example = json!({"type": "admission_opened"}))]
     pub event: Event,
-    /// SHA-256 of the previous line's hash and this line, hex.
+    /// Hash of the line before, hex; zeros in the first line.
+    #[schema(example = "0000000000000000000000000000000000000000000000000000000000000000")]
+    pub prev: String,
+    /// SHA-256 of this line as JSON without this field, hex.
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: String,
+}
+
+impl From<Line> for LedgerLine {
+    fn from(line: Line) -> Self {
+        let Line { seq, wall, mono_ms, event, prev, hash } = line;
+        Self { seq, wall, mono_ms, event, prev, hash }
+    }
 }

@@ -3,7 +3,6 @@
 //! The surface is the domain's operations, not SQL. A room's ledger entries and the rows that change with them are
 //! written in one transaction, and are on disk when the call returns.
 
-mod ledger;
 mod private;
 mod sqlite;
 mod types;
@@ -11,7 +10,6 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use ledger::Line;
 pub use private::{Personal, Secret};
 pub use sqlite::Store;
 pub use types::{Appointment, Change, Hash, Owner, Person, Record, Scope, StoredOriginal};

@@ -13,11 +13,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::ledger::{START, Written};
-use super::{Appointment, Change, Error, Hash, Line, Owner, Person, Personal, Record, Scope, StoredOriginal};
+use super::{Appointment, Change, Error, Hash, Owner, Person, Personal, Record, Scope, StoredOriginal};
 use crate::id::{ParticipantId, RoomId};
 use crate::recording::Original;
-use crate::room::{Entry, Phase};
+use crate::room::ledger::{self, Head, Line};
+use crate::room::{Entry, Event, Phase};
 
 /// Connections that read. Raising it helps only while more requests than that read at once; each costs a thread.
 const READERS: u32 = 4;
@@ -98,7 +98,7 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
-        append(&mut tx, appointment.id, START, entries).await?;
+        append(&mut tx, appointment.id, Head::empty(), entries).await?;
         Ok(tx.commit().await?)
     }
 
@@ -110,7 +110,8 @@ impl Store {
             .bind(&room)
             .fetch_one(&mut *tx)
             .await?;
-        append(&mut tx, record.room, (seq(&head)?, hash(&head, "hash")?), record.entries).await?;
+        let head = Head { seq: count(&head, "seq")?, hash: head.try_get("hash")? };
+        append(&mut tx, record.room, head, record.entries).await?;
         sqlx::query("UPDATE rooms SET phase = ?1 WHERE id = ?2 AND phase <> ?1")
             .bind(word(record.phase)?)
             .bind(&room)
@@ -168,21 +169,8 @@ impl Store {
             .bind(room.to_string())
             .fetch_all(&self.readers)
             .await?;
-        let mut previous = START;
-        let mut lines = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let written = Written {
-                seq: seq(row)?,
-                wall: row.try_get("wall")?,
-                mono_ms: count(row, "mono_ms")?,
-                event: row.try_get("event")?,
-                prev: hash(row, "prev")?,
-                hash: hash(row, "hash")?,
-            };
-            let line = written.verify(previous, room)?;
-            previous = (line.seq, line.hash);
-            lines.push(line);
-        }
+        let lines = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+        ledger::verify(&lines).map_err(|_| Error::Corrupt("ledger"))?;
         Ok(lines)
     }
 
@@ -295,25 +283,20 @@ impl Store {
     }
 }
 
-async fn append(
-    tx: &mut SqliteConnection,
-    room: RoomId,
-    mut previous: (u64, Hash),
-    entries: &[Entry],
-) -> Result<(), Error> {
+async fn append(tx: &mut SqliteConnection, room: RoomId, mut head: Head, entries: &[Entry]) -> Result<(), Error> {
     for entry in entries {
-        let line = Written::after(previous, room, entry)?;
+        let line = ledger::chain(&head, entry);
         sqlx::query("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(room.to_string())
             .bind(integer(line.seq)?)
-            .bind(&line.wall)
+            .bind(line.wall.to_string())
             .bind(integer(line.mono_ms)?)
-            .bind(&line.event)
-            .bind(&line.prev.as_bytes()[..])
-            .bind(&line.hash.as_bytes()[..])
+            .bind(json(&line.event)?)
+            .bind(&line.prev)
+            .bind(&line.hash)
             .execute(&mut *tx)
             .await?;
-        previous = (line.seq, line.hash);
+        head = line.head();
     }
     Ok(())
 }
@@ -374,6 +357,17 @@ fn person(row: &SqliteRow) -> Result<Person, Error> {
     })
 }
 
+fn line(row: &SqliteRow) -> Result<Line, Error> {
+    Ok(Line {
+        seq: count(row, "seq")?,
+        wall: parse(row, "wall", "ledger time")?,
+        mono_ms: count(row, "mono_ms")?,
+        event: from_json::<Event>(row.try_get("event")?, "ledger event")?,
+        prev: row.try_get("prev")?,
+        hash: row.try_get("hash")?,
+    })
+}
+
 fn owner(row: &SqliteRow) -> Result<Owner, Error> {
     Ok(Owner {
         room: parse(row, "room", "room")?,
@@ -388,10 +382,6 @@ fn hash(row: &SqliteRow, column: &str) -> Result<Hash, Error> {
 
 fn bytes(stored: Vec<u8>) -> Result<Hash, Error> {
     stored.try_into().map(Hash::from_bytes).map_err(|_| Error::Corrupt("hash"))
-}
-
-fn seq(row: &SqliteRow) -> Result<u64, Error> {
-    count(row, "seq")
 }
 
 fn count(row: &SqliteRow, column: &str) -> Result<u64, Error> {

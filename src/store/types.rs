@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{Digest, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -42,17 +42,19 @@ impl Scope {
     }
 }
 
-/// A SHA-256 or HMAC-SHA256 value: what is stored in the place of a token or a code, or chains the ledger.
+/// A SHA-256 or HMAC-SHA256 value: what is stored in the place of a token or a code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// Thirty-two zeros: what stands before a ledger's first line.
-    pub const ZERO: Self = Self([0; 32]);
-
     /// SHA-256 of a token. The tokens are random and long: neither salt nor slowness would add anything.
     pub fn of_token(token: &str) -> Self {
-        Self::from_digest(&digest(&SHA256, token.as_bytes()))
+        let digest = digest(&SHA256, token.as_bytes());
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Self(bytes)
     }
 
     /// A hash by its bytes.
@@ -63,19 +65,6 @@ impl Hash {
     /// The thirty-two bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
-    }
-
-    /// Sixty-four hexadecimal digits, lower case.
-    pub fn to_hex(&self) -> String {
-        hex::encode(self.0)
-    }
-
-    pub(super) fn from_digest(digest: &Digest) -> Self {
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
-            *to = *from;
-        }
-        Self(bytes)
     }
 }
 

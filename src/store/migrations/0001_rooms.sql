@@ -42,8 +42,8 @@ CREATE TABLE ledger (
     wall    TEXT NOT NULL,
     mono_ms INTEGER NOT NULL,
     event   TEXT NOT NULL,
-    prev    BLOB NOT NULL,
-    hash    BLOB NOT NULL,
+    prev    TEXT NOT NULL,
+    hash    TEXT NOT NULL,
     PRIMARY KEY (room, seq)
 ) STRICT, WITHOUT ROWID;
 
