@@ -106,9 +106,9 @@ export function codeScreen(app, joinToken, appointment) {
         [t("welcome.counter"), [appointment.counter]],
         [t("welcome.role"), [roleName(appointment.role)]],
       ]),
-      appointment.role === "operator" ? null : readiness(appointment.role),
     ),
     form,
+    appointment.role === "operator" ? null : readiness(appointment.role),
   );
   return { element, close: () => clearInterval(timer) };
 }
@@ -151,8 +151,8 @@ const tooEarly = (opens) => t("welcome.tooEarly", { opens: dateAndHour(opens) })
 function readiness(role) {
   const forms = role === "delegato" || role === "delegante";
   return h(
-    "div",
-    { class: "readiness" },
+    "section",
+    { class: "card readiness" },
     h("h2", {}, t("welcome.ready")),
     h(
       "ul",
