@@ -121,7 +121,7 @@ class PersonRow {
     this.element = h(
       "li",
       { "data-person": id, "data-role": person.role },
-      h("p", { class: "who" }, h("strong", {}, name), h("span", { class: "hint" }, ` ${roleName(person.role)}`)),
+      h("p", { class: "who" }, h("strong", {}, person.name), h("span", { class: "hint" }, ` ${roleName(person.role)}`)),
       this.where,
       h("div", { class: "row-actions" }, this.admit, this.sendBack, this.attest, this.withdraw, this.remove),
       this.beside,
