@@ -233,7 +233,8 @@ function statusWords(view) {
  * @returns {string | null}
  */
 function linkWords(media, line, view) {
-  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected") return t("link.blocked");
+  // The server answers, and yet nothing gets through.
+  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected" && media.problem === null) return t("link.blocked");
   if (media.state === "broken" || (media.tries > 0 && media.state === "connecting")) return t("link.broken");
   if (!line) return t("link.line");
   return media.state === "connecting" && view?.place === "inside" ? t("link.connecting") : null;

@@ -5,7 +5,7 @@ const de = {
   "page.loading": "Einen Moment…",
   "time.dateAndHour": "{date}, {hour} Uhr",
 
-  "role.operator": "Schalterbeamter",
+  "role.operator": "Schalterdienst",
   "role.delegato": "Bevollmächtigte Person",
   "role.delegante": "Vollmachtgebende Person",
   "role.citizen": "Bürgerin oder Bürger",
@@ -93,7 +93,7 @@ const de = {
   "room.info.end": "Ende",
   "room.info.office": "Dienststelle",
   "room.info.people": "Teilnehmende",
-  "room.info.operator": "Schalterbeamter",
+  "room.info.operator": "Schalterdienst",
   "room.close": "Schließen",
   "room.elapsed": "Dauer",
   "room.people": "Teilnehmende",
@@ -114,7 +114,7 @@ const de = {
   "room.noPicture": "Kein Bild",
   "room.paused": "Pause",
   "room.soon": "Gleich",
-  "room.reconnecting": "Verbindet sich wieder…",
+  "room.reconnecting": "Verbindet sich…",
   "room.microphoneMissing": "Das Mikrofon dieser Person ist nicht zu hören",
   "room.beside": "mit {name}",
 

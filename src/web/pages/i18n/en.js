@@ -114,7 +114,7 @@ const en = {
   "room.noPicture": "No picture",
   "room.paused": "Paused",
   "room.soon": "Soon",
-  "room.reconnecting": "Reconnecting…",
+  "room.reconnecting": "Connecting…",
   "room.microphoneMissing": "Their microphone is not heard",
   "room.beside": "with {name}",
 

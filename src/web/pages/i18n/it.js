@@ -114,7 +114,7 @@ export default {
   "room.noPicture": "Nessuna immagine",
   "room.paused": "In pausa",
   "room.soon": "Tra poco",
-  "room.reconnecting": "Si sta ricollegando…",
+  "room.reconnecting": "Si sta collegando…",
   "room.microphoneMissing": "Il suo microfono non si sente",
   "room.beside": "con {name}",
 
