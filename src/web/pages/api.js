@@ -115,6 +115,8 @@ export class Session extends EventTarget {
     this.tries = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
+    // A socket does not notice that the network under it has changed.
+    addEventListener("online", () => this.listen());
   }
 
   /** Server time now, milliseconds. */

@@ -9,6 +9,7 @@ import { hour, languageLinks, language, roleName, t, translateDocument } from ".
 
 /**
  * @typedef {object} Message
+ * @property {string} room
  * @property {import("./types.js").Role} role
  * @property {string} name
  * @property {string | null} phone
@@ -18,15 +19,12 @@ import { hour, languageLinks, language, roleName, t, translateDocument } from ".
  * @property {string} at
  */
 
-/** Messages of one booking are written together; two bookings by hand are not. */
-const SAME_BOOKING_MS = 500;
-
 async function showInbox() {
   try {
     /** @type {Message[]} */
     const messages = await (await send("GET", "/demo/inbox")).json();
-    const bookings = groupByBooking(messages);
-    byId("inbox").replaceChildren(...(bookings.length > 0 ? bookings.map(bookingCard) : [h("p", { class: "card" }, t("demo.none"))]));
+    const rooms = groupByRoom(messages);
+    byId("inbox").replaceChildren(...(rooms.length > 0 ? rooms.map(bookingCard) : [h("p", { class: "card" }, t("demo.none"))]));
     byId("problem").replaceChildren();
   } catch (error) {
     complain(error);
@@ -34,23 +32,15 @@ async function showInbox() {
 }
 
 /**
- * Newest booking first.
+ * One list per room, the newest first.
  * @param {Message[]} messages
  * @returns {Message[][]}
  */
-function groupByBooking(messages) {
-  const sorted = [...messages].sort((a, b) => Date.parse(a.at) - Date.parse(b.at));
-  /** @type {Message[][]} */
-  const bookings = [];
-  for (const message of sorted) {
-    const last = bookings.at(-1);
-    const before = last?.at(-1);
-    // A room has one operator: a second one begins the next booking.
-    const another = !before || Date.parse(message.at) - Date.parse(before.at) > SAME_BOOKING_MS || (message.role === "operator" && last?.some((one) => one.role === "operator"));
-    if (another) bookings.push([message]);
-    else last?.push(message);
-  }
-  return bookings.reverse();
+function groupByRoom(messages) {
+  /** @type {Map<string, Message[]>} */
+  const rooms = new Map();
+  for (const message of messages) rooms.set(message.room, [...(rooms.get(message.room) ?? []), message]);
+  return [...rooms.values()].reverse();
 }
 
 /**

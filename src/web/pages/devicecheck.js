@@ -17,7 +17,7 @@ import { t } from "./i18n.js";
  */
 export function deviceScreen(app, view, session) {
   const { devices } = app;
-  const enter = h("button", { id: "enter-room", class: "button primary", type: "button", disabled: true }, t("devices.enter"), icon("leave"));
+  const enter = h("button", { id: "enter-room", class: "button primary", type: "button", disabled: true }, t("devices.enter"), icon("arrow"));
   const state = h("p", { class: "notice", role: "status" }, t("devices.opening"));
   const trouble = h("div", { class: "notice danger", role: "alert", hidden: true });
   const retry = h("button", { id: "devices-retry", class: "button", type: "button", hidden: true }, t("devices.retry"));

@@ -2,7 +2,8 @@
 
 import { enterCode, Problem } from "./api.js";
 import { byId, h, icon, setText } from "./dom.js";
-import { date, dateAndHour, elapsed, has, hour, plural, roleName, t, word } from "./i18n.js";
+import { date, dateAndHour, elapsed, hour, roleName, t, word } from "./i18n.js";
+import { tooEarly, wordsOf } from "./problems.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
 /** @typedef {import("./types.js").SessionView} SessionView */
@@ -73,19 +74,19 @@ export function codeScreen(app, joinToken, appointment) {
       const token = await enterCode(joinToken, code);
       await app.admitted(token);
     } catch (error) {
-      if (error instanceof Problem) refuse(codeRefusal(error), error.slug);
-      if (error instanceof Problem && error.slug === "other") app.complain(error);
+      if (!(error instanceof Problem)) throw error;
+      refuse(wordsOf(error), error.slug);
     } finally {
       submit.disabled = false;
     }
   });
 
   /**
-   * @param {string | null} text
+   * @param {string} text
    * @param {string} slug
    */
   const refuse = (text, slug) => {
-    if (text) app.say(text, slug);
+    app.say(text, slug);
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", "code-hint problem");
     input.focus();
@@ -106,9 +107,9 @@ export function codeScreen(app, joinToken, appointment) {
         [t("welcome.counter"), [appointment.counter]],
         [t("welcome.role"), [roleName(appointment.role)]],
       ]),
-      appointment.role === "operator" ? null : readiness(appointment.role),
     ),
     form,
+    appointment.role === "operator" ? null : readiness(appointment.role),
   );
   return { element, close: () => clearInterval(timer) };
 }
@@ -123,36 +124,12 @@ function codeIn(text) {
   return found ? found[0] : null;
 }
 
-/** @param {Problem} problem */
-function codeRefusal(problem) {
-  switch (problem.slug) {
-    case "wrong-code": {
-      const left = problem.body.attempts_left;
-      if (left === 0) return t("code.locked");
-      return left === undefined ? t("code.wrong") : `${t("code.wrong")} ${plural("code.attempts", left)}`;
-    }
-    case "code-locked":
-      return t("code.locked");
-    case "too-early":
-      return problem.body.opens_at ? tooEarly(problem.body.opens_at) : t("problem.wrong-phase");
-    case "too-late":
-      return t("ended.expired.text");
-    default:
-      return has(`problem.${problem.slug}`) ? t(/** @type {import("./i18n.js").Key} */ (`problem.${problem.slug}`))
-        : problem.status >= 500 ? t("problem.unavailable")
-        : t("problem.other", { detail: problem.message });
-  }
-}
-
-/** @param {string} opens */
-const tooEarly = (opens) => t("welcome.tooEarly", { opens: dateAndHour(opens) });
-
 /** @param {import("./types.js").Role} role */
 function readiness(role) {
   const forms = role === "delegato" || role === "delegante";
   return h(
-    "div",
-    { class: "readiness" },
+    "section",
+    { class: "card readiness" },
     h("h2", {}, t("welcome.ready")),
     h(
       "ul",

@@ -114,7 +114,6 @@ export function languageLinks() {
     link.hreflang = code;
     link.title = name;
     link.textContent = code.toUpperCase();
-    link.setAttribute("aria-label", name);
     if (code === language) link.setAttribute("aria-current", "true");
     return link;
   });

@@ -30,8 +30,9 @@ import { deviceScreen } from "./devicecheck.js";
 import { Devices } from "./devices.js";
 import { byId, h } from "./dom.js";
 import { codeScreen, consentScreen, endedScreen, loadingScreen, messageScreen, waitingScreen } from "./entry.js";
-import { has, languageLinks, plural, t, translateDocument } from "./i18n.js";
+import { languageLinks, t, translateDocument } from "./i18n.js";
 import { Media } from "./media.js";
+import { wordsOf } from "./problems.js";
 import { roomScreen } from "./room.js";
 
 /** @typedef {import("./types.js").SessionView} SessionView */
@@ -273,17 +274,6 @@ export class App {
     delete region.dataset.slug;
     region.replaceChildren();
   }
-}
-
-/** What a refusal means, in the reader's language. @param {Problem} problem */
-function wordsOf(problem) {
-  const key = `problem.${problem.slug}`;
-  const { remaining_seconds: seconds } = /** @type {{remaining_seconds?: number}} */ (problem.body);
-  if (problem.slug === "presence-too-short" && seconds !== undefined) {
-    return `${t("problem.presence-too-short")} ${plural("problem.presence-too-short.seconds", seconds)}`;
-  }
-  if (has(key)) return t(key);
-  return problem.status >= 500 ? t("problem.unavailable") : t("problem.other", { detail: problem.message });
 }
 
 const app = new App();

@@ -134,6 +134,7 @@ export class Media extends EventTarget {
         return;
       }
       this.timings.answer = performance.now();
+      this.problem = null;
       this.location = location;
       this.connection = connection;
       await pc.setRemoteDescription({ type: "answer", sdp: answer });

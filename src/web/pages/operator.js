@@ -104,14 +104,14 @@ class PersonRow {
     /** @type {SessionView | null} */
     this.view = session.view;
     this.where = h("p", { class: "where" });
-    const { id, name } = person;
-    this.admit = this.#button("admit", "primary", t("operator.admit"), t("operator.admit.long", { name }), () => this.#command("POST", "admit"));
-    this.sendBack = this.#button("send-back", "", t("operator.sendBack"), t("operator.sendBack.long", { name }), () => this.#command("POST", "send-back"));
-    this.remove = this.#button("remove", "danger", t("operator.remove"), t("operator.remove.long", { name }), () => this.#remove());
-    this.attest = this.#button("attest", "", t("operator.beside"), t("operator.beside.long", { name }), () => this.#askBeside());
-    this.withdraw = this.#button("withdraw", "", t("operator.withdraw"), null, () => this.#command("DELETE", "attest"));
+    const { id } = person;
+    this.admit = this.#button("admit", "primary", t("operator.admit"), () => this.#command("POST", "admit"));
+    this.sendBack = this.#button("send-back", "", t("operator.sendBack"), () => this.#command("POST", "send-back"));
+    this.remove = this.#button("remove", "danger", t("operator.remove"), () => this.#remove());
+    this.attest = this.#button("attest", "", t("operator.beside"), () => this.#askBeside());
+    this.withdraw = this.#button("withdraw", "", t("operator.withdraw"), () => this.#command("DELETE", "attest"));
     this.besideWhom = h("select", { id: `beside-${id}` });
-    this.confirmAttest = this.#button("attest-confirm", "primary", t("operator.beside.confirm"), null, () => this.#attest());
+    this.confirmAttest = this.#button("attest-confirm", "primary", t("operator.beside.confirm"), () => this.#attest());
     this.beside = h(
       "div",
       { class: "beside", hidden: true },
@@ -121,7 +121,7 @@ class PersonRow {
     this.element = h(
       "li",
       { "data-person": id, "data-role": person.role },
-      h("p", { class: "who" }, h("strong", {}, name), h("span", { class: "hint" }, ` ${roleName(person.role)}`)),
+      h("p", { class: "who" }, h("strong", {}, person.name), h("span", { class: "hint" }, ` ${roleName(person.role)}`)),
       this.where,
       h("div", { class: "row-actions" }, this.admit, this.sendBack, this.attest, this.withdraw, this.remove),
       this.beside,
@@ -135,12 +135,12 @@ class PersonRow {
   update(person, view) {
     this.person = person;
     this.view = view;
-    this.element.dataset.place = person.place ?? "expected";
+    this.element.dataset.place = person.place;
     const attested = person.attested_beside !== null;
     const inside = person.place === "inside";
     this.admit.hidden = person.place !== "waiting" || !view.opened;
     this.sendBack.hidden = !inside;
-    this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place ?? "");
+    this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
     this.attest.hidden = attested || inside || !view.opened || this.#devicesInside().length === 0 || person.place === "removed";
     this.withdraw.hidden = !attested;
     if (this.attest.hidden) this.beside.hidden = true;
@@ -204,11 +204,12 @@ class PersonRow {
    * @param {string} name
    * @param {string} look
    * @param {string} label
-   * @param {string | null} long what a screen reader says: the same word stands in every row
    * @param {() => Promise<unknown> | void} act
    */
-  #button(name, look, label, long, act) {
-    const button = h("button", { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, "aria-label": long, hidden: true }, label);
+  #button(name, look, label, act) {
+    const button = h("button", { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true }, label);
+    // The same word stands in every row: whoever does not see the row hears the name too.
+    button.setAttribute("aria-label", `${label}: ${this.person.name}`);
     if (name === "attest-confirm") button.hidden = false;
     button.addEventListener("click", () => pressed(button, act));
     return button;

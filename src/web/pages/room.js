@@ -82,6 +82,7 @@ export function roomScreen(app, first, session, media) {
     const words = statusWords(view);
     setText(status, words);
     status.className = view.flow && view.missing.length === 0 ? "only-read" : "status";
+    status.dataset.tone = view.suspended || view.flow ? "warning" : "calm";
     status.hidden = !fault.hidden;
     stage.update(view);
     controls.update(view);
@@ -126,7 +127,7 @@ class Controls {
     dress(settings, "settings", t("room.settings"));
     dress(leave, "leave", t("room.leave"));
     leave.classList.add("danger");
-    leave.setAttribute("aria-label", t("room.leave.long"));
+    leave.setAttribute("aria-label", `${t("room.leave")}: ${t("room.leave.long")}`);
     this.element = h("div", { class: "controls", role: "group", "aria-label": t("room.controls") }, this.microphone, this.camera, this.share, settings, leave);
     this.show = () => this.#show();
     app.devices.addEventListener("change", this.show);
@@ -232,7 +233,8 @@ function statusWords(view) {
  * @returns {string | null}
  */
 function linkWords(media, line, view) {
-  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected") return t("link.blocked");
+  // The server answers, and yet nothing gets through.
+  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected" && media.problem === null) return t("link.blocked");
   if (media.state === "broken" || (media.tries > 0 && media.state === "connecting")) return t("link.broken");
   if (!line) return t("link.line");
   return media.state === "connecting" && view?.place === "inside" ? t("link.connecting") : null;
@@ -241,7 +243,9 @@ function linkWords(media, line, view) {
 /** «Informazioni sulla sessione telematica». @param {SessionView} view */
 function sessionFacts(view) {
   const { room } = view;
-  const people = view.participants.map((person) => h("li", {}, person.name, h("span", { class: "hint" }, ` · ${roleName(person.role)}`)));
+  const people = view.participants.map((person) =>
+    h("li", {}, person.name, h("span", { class: "hint" }, ` · ${[roleName(person.role), person.fiscal_code].filter(Boolean).join(" · ")}`)),
+  );
   /** @type {[string, import("./dom.js").Child[]][]} */
   const rows = [
     [t("room.info.counter"), [room.counter]],

@@ -26,7 +26,7 @@ export class Stage extends EventTarget {
     this.session = session;
     this.media = media;
     this.devices = devices;
-    /** @type {Map<string, Tile>} */
+    /** By person, in the order in which they are shown. @type {Map<string, Tile>} */
     this.tiles = new Map();
     /** @type {Map<string, ScreenTile>} */
     this.screens = new Map();
@@ -44,18 +44,10 @@ export class Stage extends EventTarget {
     const people = view.participants.filter((person) => person.place === "inside" || person.id === view.me.id);
     // The officer first, ourselves last: who one talks to stands on top of a narrow screen.
     people.sort((a, b) => rank(a, view) - rank(b, view));
-    const present = new Set(people.map((person) => person.id));
-    for (const [id, tile] of this.tiles) {
-      if (!present.has(id)) {
-        tile.close();
-        this.tiles.delete(id);
-      }
-    }
-    for (const person of people) {
-      const tile = this.tiles.get(person.id) ?? new Tile(person, person.id === view.me.id);
-      this.tiles.set(person.id, tile);
-      tile.update(person, view);
-    }
+    const before = this.tiles;
+    this.tiles = new Map(people.map((person) => [person.id, before.get(person.id) ?? new Tile(person, person.id === view.me.id)]));
+    for (const [id, tile] of before) if (!this.tiles.has(id)) tile.close();
+    for (const person of people) this.tiles.get(person.id)?.update(person, view);
     this.#attach();
   }
 
@@ -186,6 +178,7 @@ class Tile {
     this.quiet.hidden = this.self || !person.connected || person.sources.includes("microphone");
     this.connected = this.self || person.connected;
     this.flow = view.flow;
+    this.suspended = view.suspended !== null;
     this.#cover();
   }
 
@@ -236,7 +229,7 @@ class Tile {
   #cover() {
     const words =
       this.connected === false ? t("room.reconnecting")
-      : !this.self && this.flow === false ? t("room.paused")
+      : !this.self && this.flow === false ? t(this.suspended ? "room.paused" : "room.soon")
       : this.video.srcObject === null ? t("room.noPicture")
       : null;
     this.cover.hidden = words === null;

@@ -28,7 +28,8 @@
  * @property {string} id
  * @property {Role} role
  * @property {string} name
- * @property {string | null} place admitted, waiting, inside or removed; anything else: has not typed the code yet
+ * @property {string | null} [fiscal_code] only the operator is told
+ * @property {"expected" | "admitted" | "waiting" | "inside" | "removed"} place
  * @property {boolean} connected whether a media connection stands
  * @property {Source[]} sources what arrives from them
  * @property {string | null} waiting_since
@@ -40,11 +41,11 @@
  * @property {{id: string, profile: string, office: string, counter: string, reason: string, start: string, end: string, operator_number: string | null}} room
  * @property {{id: string, role: Role, name: string}} me
  * @property {Phase} phase
- * @property {string} place
+ * @property {"expected" | "admitted" | "waiting" | "inside" | "removed"} place
  * @property {{text_version: string, at: string} | null} consent
  * @property {string} consent_text_version
  * @property {boolean} opened
- * @property {string | null} live_since
+ * @property {string | null} live_since since when media has flowed without a break
  * @property {string} now
  * @property {Person[]} participants
  * @property {Role[]} missing
@@ -76,6 +77,9 @@
  * @property {string} [detail]
  * @property {number} [attempts_left]
  * @property {string} [opens_at]
+ * @property {number} [seconds_left]
+ * @property {Role[]} [missing]
+ * @property {number} [longest_hours]
  */
 
 /**
