@@ -1,1 +1,4 @@
+//! What holds for the whole: one binary, one module per subject.
 
+mod architecture;
+mod openapi;
