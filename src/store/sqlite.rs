@@ -264,9 +264,9 @@ impl Store {
         Ok(())
     }
 
-    /// A room's finished originals.
+    /// A room's finished originals, by file name.
     pub async fn originals(&self, room: RoomId) -> Result<Vec<StoredOriginal>, Error> {
-        let rows = sqlx::query("SELECT * FROM originals WHERE room = ? ORDER BY finished, file")
+        let rows = sqlx::query("SELECT * FROM originals WHERE room = ? ORDER BY file")
             .bind(room.to_string())
             .fetch_all(&self.readers)
             .await?;

@@ -13,7 +13,7 @@ use crate::room::{Command, Phase, Place, Refusal, Role};
 #[tokio::test]
 async fn a_booking_gives_everyone_a_link_and_a_code_of_their_own() {
     let house = House::new().await;
-    let booked = house.book().await;
+    let booked = house.control.create_room(booking(60)).await.unwrap();
     assert_eq!(booked.room.phase, Phase::Scheduled);
     assert_eq!(booked.participants.len(), 3);
     for invitation in &booked.participants {
