@@ -6,7 +6,7 @@ use super::Fact;
 use super::intake::{Intake, IntakeCounts, Outlet};
 use super::original::{Desk, Failure, Name, OpenOriginal};
 use super::timeline::SenderClock;
-use crate::clock::{MonoTime, Now};
+use crate::clock::MonoTime;
 use crate::id::ConnectionId;
 use crate::media::Source;
 use crate::rtp::{Codec, Packet, SenderReport};
@@ -91,7 +91,8 @@ impl Connection {
     }
 
     /// Gives up what was missing for too long, then writes and syncs what is due.
-    pub(super) fn write(&mut self, now: Now, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+        let now = desk.now;
         for source in self.sources() {
             let mut outlet = Outlet::default();
             if let Some(intake) = self.intakes.get_mut(&source) {
@@ -106,7 +107,7 @@ impl Connection {
         let (waiting_main, waiting_screen) = (waiting(false), waiting(true));
         for (original, waiting) in [(&mut self.main, waiting_main), (&mut self.screen, waiting_screen)] {
             if let Some(original) = original
-                && original.write(now, waiting, desk)?
+                && original.write(waiting, desk)?
                 && !std::mem::replace(&mut self.told, true)
             {
                 facts.push_back(Fact::Started { connection: self.id });
@@ -118,7 +119,7 @@ impl Connection {
     /// Nothing more comes: writes the rest and closes every original.
     pub(super) fn finish(&mut self, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
         self.ended = true;
-        let now = desk.clock.now();
+        let now = desk.now;
         for source in self.sources() {
             let mut outlet = Outlet::default();
             if let Some(intake) = self.intakes.get_mut(&source) {
@@ -180,8 +181,7 @@ fn close(
     facts: &mut VecDeque<Fact>,
     told: &mut bool,
 ) -> Result<(), Failure> {
-    let now = desk.clock.now();
-    if let Some(original) = original.finish(now, counts, desk)? {
+    if let Some(original) = original.finish(counts, desk)? {
         if !std::mem::replace(told, true) {
             facts.push_back(Fact::Started { connection });
         }

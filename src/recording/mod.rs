@@ -180,7 +180,7 @@ impl Worker {
             let now = self.clock.mono();
             if now >= next_tick && !self.rooms.is_empty() {
                 let clock = self.clock;
-                self.rooms.retain(|_, room| room.tick(&clock));
+                self.rooms.retain(|_, room| room.tick(clock.now(), &clock));
                 next_tick = self.clock.mono() + TICK;
             }
         }
@@ -209,11 +209,10 @@ impl Worker {
         match command {
             Command::OpenRoom { room, tap, facts } => {
                 let (folder, disk) = (self.folder.join(room.to_string()), Arc::clone(&self.disk));
-                let mut opened = RoomRecording::open(room, folder, disk, tap, facts, self.clock.mono());
-                // A room that is opened anew while the recorder still has it: the old tap's originals are finished first.
-                opened.tick(&self.clock);
+                let opened = RoomRecording::open(room, folder, disk, tap, facts, self.clock.mono());
+                // A room may be opened anew while its old tap is still being emptied.
                 if let Some(mut replaced) = self.rooms.insert(room, opened) {
-                    replaced.close(&self.clock);
+                    replaced.close(self.clock.now(), &self.clock);
                 }
             }
             Command::OpenOriginal { room, connection, label } => {
@@ -223,7 +222,7 @@ impl Worker {
             }
             Command::CloseRoom { room } => {
                 if let Some(room) = self.rooms.get_mut(&room) {
-                    room.close(&self.clock);
+                    room.close(self.clock.now(), &self.clock);
                 }
             }
         }

@@ -46,6 +46,9 @@ impl Failure {
 pub(super) struct Desk<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) folder: &'a Path,
+    /// The time of this round.
+    pub(super) now: Now,
+    /// For measuring how long the disk takes.
     pub(super) clock: &'a Clock,
     /// The last number given out per label.
     pub(super) numbers: &'a mut HashMap<String, u32>,
@@ -162,23 +165,24 @@ impl OpenOriginal {
 
     /// Writes and syncs what is due. Says whether anything new is on disk.
     pub(super) fn write(&mut self, now: Now, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<bool, Failure> {
+        let now = desk.now;
         let cut = self.muxer.cut(now, waiting)?;
         let lines_due =
             self.files.is_some() && self.lines_since.is_some_and(|since| now.mono.since(since) >= LINES_WAIT);
         if cut.is_none() && !lines_due {
             return Ok(false);
         }
-        self.append(cut.unwrap_or_default(), now, desk)?;
+        self.append(cut.unwrap_or_default(), desk)?;
         Ok(true)
     }
 
     /// Writes the rest and closes. `None` if nothing ever came that could be written.
     pub(super) fn finish(
         mut self,
-        now: Now,
         counts: &[(Source, IntakeCounts)],
         desk: &mut Desk<'_>,
     ) -> Result<Option<Original>, Failure> {
+        let now = desk.now;
         let cut = self.muxer.finish(now)?;
         if cut.is_none() && self.files.is_none() {
             return Ok(None);
@@ -200,7 +204,7 @@ impl OpenOriginal {
                 );
             }
         }
-        self.append(cut.unwrap_or_default(), now, desk)?;
+        self.append(cut.unwrap_or_default(), desk)?;
         let (sources, duration_ms) = (self.muxer.sources(), self.muxer.duration_ms());
         Ok(self.files.map(|files| Original {
             file: files.name().to_owned(),
@@ -212,7 +216,8 @@ impl OpenOriginal {
         }))
     }
 
-    fn append(&mut self, cut: Cut, now: Now, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    fn append(&mut self, cut: Cut, desk: &mut Desk<'_>) -> Result<(), Failure> {
+        let now = desk.now;
         let files = match &mut self.files {
             Some(files) => files,
             None => {

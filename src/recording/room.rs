@@ -82,15 +82,14 @@ impl RoomRecording {
     }
 
     /// One round: take what was tapped, write what is due, acknowledge. `false` when the room is done with.
-    pub(super) fn tick(&mut self, clock: &Clock) -> bool {
-        let now = clock.now();
-        let drained = self.drain(now.mono, clock);
+    pub(super) fn tick(&mut self, now: Now, clock: &Clock) -> bool {
+        let drained = self.drain(now, clock);
         self.write(now, clock);
         if self.state == State::Recording {
             self.acknowledge(now.mono, drained);
         }
         if drained == Drained::Ended {
-            self.close(clock);
+            self.close(now, clock);
         }
         self.facts.send();
         match self.state {
@@ -103,23 +102,22 @@ impl RoomRecording {
     }
 
     /// Finishes every original.
-    pub(super) fn close(&mut self, clock: &Clock) {
+    pub(super) fn close(&mut self, now: Now, clock: &Clock) {
         if matches!(self.state, State::Closed { .. }) {
             return;
         }
-        let now = clock.mono();
         // What was tapped before the room was closed belongs to it. The second round takes what stood behind an item
         // of a connection that was not known yet.
         while self.drain(now, clock) == Drained::More {}
         for connection in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.finish(connection, clock);
+            self.finish(connection, now, clock);
         }
         self.facts.unsent.push_back(Fact::Closed);
-        self.state = State::Closed { at: now };
+        self.state = State::Closed { at: now.mono };
         self.facts.send();
     }
 
-    fn drain(&mut self, now: MonoTime, clock: &Clock) -> Drained {
+    fn drain(&mut self, now: Now, clock: &Clock) -> Drained {
         if let Some(item) = self.early.take() {
             // Announcements are read before taps: who is unknown by now was never announced.
             let connection = connection_of(&item);
@@ -127,27 +125,29 @@ impl RoomRecording {
                 tracing::warn!(room = %self.room, %connection, "media of a connection that nobody announced");
                 self.announce(connection, "unannounced");
             }
-            self.take_in(item, clock);
+            self.take_in(item, now, clock);
         }
         for _ in 0..ITEMS_PER_TICK {
             match self.tap.take() {
-                Ok(Some(item)) if self.connections.contains_key(&connection_of(&item)) => self.take_in(item, clock),
+                Ok(Some(item)) if self.connections.contains_key(&connection_of(&item)) => {
+                    self.take_in(item, now, clock)
+                }
                 Ok(Some(item)) => {
                     self.early = Some(item);
                     return Drained::More;
                 }
-                Ok(None) => return Drained::Until(now),
+                Ok(None) => return Drained::Until(now.mono),
                 Err(_) => return Drained::Ended,
             }
         }
         Drained::More
     }
 
-    fn take_in(&mut self, item: Tapped, clock: &Clock) {
+    fn take_in(&mut self, item: Tapped, now: Now, clock: &Clock) {
         if self.state != State::Recording {
             return;
         }
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, clock, numbers: &mut self.numbers };
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
         let connections = &mut self.connections;
         let outcome = match item {
             Tapped::Packet { connection, source, packet } => connections
@@ -160,7 +160,7 @@ impl RoomRecording {
                 Ok(())
             }
             Tapped::End { connection, .. } => {
-                self.finish(connection, clock);
+                self.finish(connection, now, clock);
                 return;
             }
         };
@@ -173,9 +173,9 @@ impl RoomRecording {
         if self.state != State::Recording {
             return;
         }
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, clock, numbers: &mut self.numbers };
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
         let unsent = &mut self.facts.unsent;
-        let failed = self.connections.values_mut().find_map(|entry| entry.write(now, &mut desk, unsent).err());
+        let failed = self.connections.values_mut().find_map(|entry| entry.write(&mut desk, unsent).err());
         if let Some(failure) = failed {
             self.lose(failure.fault(), &failure);
         }
@@ -193,14 +193,14 @@ impl RoomRecording {
         self.tap.acknowledge(until);
     }
 
-    fn finish(&mut self, connection: ConnectionId, clock: &Clock) {
+    fn finish(&mut self, connection: ConnectionId, now: Now, clock: &Clock) {
         if self.state != State::Recording {
             return;
         }
         let Some(entry) = self.connections.get_mut(&connection) else {
             return;
         };
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, clock, numbers: &mut self.numbers };
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
         if let Err(failure) = entry.finish(&mut desk, &mut self.facts.unsent) {
             self.lose(failure.fault(), &failure);
         }
