@@ -24,6 +24,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 pub(super) trait Append: fmt::Debug + Send {
     /// Appends all of `bytes`, or, as far as the disk lets it, nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Takes the last append back, as far as the disk lets it.
+    fn retract(&mut self);
     /// Makes everything appended durable.
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -36,6 +38,8 @@ pub(super) struct LocalDisk;
 struct LocalFile {
     file: File,
     length: u64,
+    /// Length before the last append.
+    before: u64,
 }
 
 impl Disk for LocalDisk {
@@ -47,7 +51,7 @@ impl Disk for LocalDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Append>> {
         let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        Ok(Box::new(LocalFile { file, length: 0 }))
+        Ok(Box::new(LocalFile { file, length: 0, before: 0 }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -61,13 +65,21 @@ impl Disk for LocalDisk {
 
 impl Append for LocalFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.before = self.length;
         if let Err(error) = self.file.write_all(bytes) {
-            // No half element stays behind. If this fails too, the chain still says where the whole ones end.
-            let _ = self.file.set_len(self.length);
+            // No half element stays behind.
+            self.retract();
             return Err(error);
         }
         self.length += u64::try_from(bytes.len()).unwrap_or(0);
         Ok(())
+    }
+
+    fn retract(&mut self) {
+        // If this fails too, the chain still says where the whole ones end.
+        if self.file.set_len(self.before).is_ok() {
+            self.length = self.before;
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -190,7 +202,12 @@ impl OriginalFiles {
         self.media.append(piece)?;
         metrics::counter!("sportello_recording_bytes_total").increment(u64::try_from(piece.len()).unwrap_or(0));
         let line = self.chain.add(piece).map_err(|error| DiskError::write(&self.chain_lines.path)(error.into()))?;
-        self.chain_lines.append(line.as_bytes())
+        let chained = self.chain_lines.append(line.as_bytes());
+        if chained.is_err() {
+            // What stays behind is to verify: no cluster without its line.
+            self.media.file.retract();
+        }
+        chained
     }
 
     /// Appends whole lines to the side file of reports.

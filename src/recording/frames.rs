@@ -16,7 +16,7 @@ pub(super) struct Frame {
     pub(super) ssrc: Ssrc,
     /// Its RTP timestamp.
     pub(super) timestamp: u64,
-    /// Arrival of its first packet.
+    /// Arrival of the first packet of it that came.
     pub(super) arrival: MonoTime,
     /// Its size if it is a keyframe.
     pub(super) keyframe: Option<Resolution>,
@@ -103,6 +103,7 @@ impl Frames {
             self.partial = Some(Partial { frame, picture: descriptor.picture_id });
         }
         if let Some(partial) = &mut self.partial {
+            partial.frame.arrival = partial.frame.arrival.min(packet.arrival);
             partial.frame.data.extend_from_slice(descriptor.body(&packet.payload));
             if partial.frame.data.len() > LARGEST_FRAME {
                 self.damage();

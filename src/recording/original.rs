@@ -164,7 +164,7 @@ impl OpenOriginal {
     }
 
     /// Writes and syncs what is due. Says whether anything new is on disk.
-    pub(super) fn write(&mut self, now: Now, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<bool, Failure> {
+    pub(super) fn write(&mut self, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<bool, Failure> {
         let now = desk.now;
         let cut = self.muxer.cut(now, waiting)?;
         let lines_due =

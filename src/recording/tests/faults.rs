@@ -70,6 +70,10 @@ impl Append for FailingFile {
         self.inner.append(bytes)
     }
 
+    fn retract(&mut self) {
+        self.inner.retract();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.disk.calls_after_failure.fetch_add(u64::from(self.failed), Ordering::Relaxed);
         if self.disk.syncs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
@@ -137,7 +141,7 @@ fn a_room_that_does_not_listen_still_hears_that_it_was_lost() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_not_writable() {
+fn a_disk_that_is_full_from_the_start_lets_no_media_flow() {
     let (disk, _) = FailingDisk::new(0, u64::MAX);
     let mut booth = Booth::on(disk, 4);
     assert_eq!(faults(&mut booth), [Fact::Lost { fault: RecordingFault::DiskFull }]);
@@ -148,7 +152,8 @@ fn recorded() -> (Booth, std::path::PathBuf) {
     let mut booth = Booth::new();
     let connection = booth.connect("delegato");
     booth.play(connection, both(START, 6, false));
-    let path = booth.path(&booth.close()[0].file);
+    let original = booth.close().remove(0);
+    let path = booth.path(&original.file);
     (booth, path)
 }
 

@@ -60,7 +60,7 @@ fn an_original_holds_every_frame_in_order_and_plays_elsewhere() {
     assert_eq!((report.files[0].bytes, report.files[0].clusters), (original.bytes, original.clusters));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), original.bytes);
     // Keyframes begin clusters: one a second, and what was cut between them.
-    assert!((6..=14).contains(&original.clusters), "{}", original.clusters);
+    assert!((6..=16).contains(&original.clusters), "{}", original.clusters);
 
     if let Ok(output) = Command::new("mkvmerge").arg("-J").arg(&path).output() {
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -75,7 +75,8 @@ fn cut_anywhere_it_still_parses_and_decodes() {
     let mut booth = Booth::new();
     let connection = booth.connect("delegante");
     booth.play(connection, both(START, 4, true));
-    let path = booth.path(&booth.close()[0].file);
+    let original = booth.close().remove(0);
+    let path = booth.path(&original.file);
     let whole = std::fs::read(&path).unwrap();
     let header = 600.min(whole.len());
     let folder = tempfile::tempdir().unwrap();
@@ -260,6 +261,11 @@ fn spoil(packets: Vec<(Source, Packet)>, seed: u64, loss: u64) -> Vec<(Source, P
     };
     let mut spoiled = Vec::new();
     for (source, packet) in packets {
+        // The first pictures come whole, so that the frames' time is known.
+        if source == Source::Camera && packet.sequence < 190 {
+            spoiled.push((source, packet));
+            continue;
+        }
         let mut late = packet.clone();
         late.arrival = packet.arrival + Duration::from_millis(random(40));
         if random(100) < loss {
@@ -296,7 +302,7 @@ proptest! {
         for (number, ms, key) in &frames {
             prop_assert_eq!(*key, number % 25 == 0);
             let off = i64::try_from(*ms).unwrap() - i64::from(*number) * 40 - offset;
-            prop_assert!(off.abs() <= 45, "frame {} is off by {} ms", number, off);
+            prop_assert!(off.abs() <= 2, "frame {} is off by {} ms", number, off);
         }
         // After a missing frame nothing comes before the next keyframe.
         for pair in frames.windows(2) {
@@ -309,7 +315,8 @@ proptest! {
             prop_assert!(track != 1 || key == keyframe_resolution(&data).is_some());
             prop_assert!(track != 1 || data.len() == 3_000, "a whole frame");
         }
-        prop_assert!(verify(&path, |_, _| {}).is_ok());
+        let whole = verify(&path, |_, _| {}).is_ok();
+        prop_assert!(whole);
     }
 }
 
