@@ -88,9 +88,8 @@ fn used_parts(text: &str) -> Vec<String> {
     for rest in code.split("crate::").skip(1) {
         match rest.strip_prefix('{') {
             // `use crate::{api, web};`
-            Some(list) => parts.extend(
-                list.split('}').next().unwrap_or_default().split(',').map(|item| leading_word(item.trim())),
-            ),
+            Some(list) => parts
+                .extend(list.split('}').next().unwrap_or_default().split(',').map(|item| leading_word(item.trim()))),
             None => parts.push(leading_word(rest)),
         }
     }

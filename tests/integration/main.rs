@@ -1,4 +1,5 @@
 //! What holds for the whole: one binary, one module per subject.
 
+mod api;
 mod architecture;
 mod openapi;
