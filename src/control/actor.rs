@@ -100,6 +100,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
         loop {
             // What follows a failure here has been done: media is stopped, and it is tried again at the next round.
             let _ = self.store_backlog().await;
+            // At every turn, not only when the sleep is over: a busy room must not put its deadlines off.
+            self.keep_time().await;
             if self.may_rest() && self.rest().await {
                 return;
             }
@@ -121,7 +123,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
                     Some(ask) => self.answer(ask).await,
                     None => return,
                 },
-                () = wake => self.on_time().await,
+                () = wake => {}
             }
         }
     }
@@ -170,8 +172,10 @@ impl<M: Media, R: Recording> Actor<M, R> {
     /// Carries out a command that someone waits for. `changes` belong to it, if the rules accept it.
     async fn decide(&mut self, command: Command, changes: Vec<Change>) -> Result<(), Error> {
         self.store_backlog().await?;
-        self.commit(command, changes).await?;
-        self.store_backlog().await
+        let done = self.commit(command, changes).await;
+        // If media was stopped for what could then not be stored, it goes on as before.
+        self.held_back |= matches!(done, Err(Error::Unavailable(_)));
+        done
     }
 
     /// Takes in what the workers or the recorder report, or time brought.
@@ -222,10 +226,15 @@ impl<M: Media, R: Recording> Actor<M, R> {
             Event::Rescheduled { start, end } => Some(Change::Times { start: *start, end: *end }),
             _ => None,
         }));
+        let opened = events.contains(&Event::Opened);
         let entries: Vec<Entry> = events.into_iter().map(|event| Entry::at(now, event)).collect();
         let changed = !entries.is_empty() || !changes.is_empty();
         if changed {
             self.store(now, &entries, &changes).await?;
+        }
+        if opened && let Err(error) = self.stage.open().await {
+            // It is tried again when somebody connects, and they are told.
+            tracing::warn!(room = %self.room.id(), %error, "the room is open and has no media yet");
         }
         let ended = self.carry_out(effects).await;
         if changed {
@@ -353,7 +362,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
     }
 
-    async fn on_time(&mut self) {
+    async fn keep_time(&mut self) {
         if self.stage.is_silent(self.shared.clock.mono(), self.shared.settings.longest_silence) {
             self.lose_recording(RecordingFault::Stalled).await;
         }

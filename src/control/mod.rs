@@ -171,6 +171,9 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Books a room.
     pub async fn create_room(&self, booking: Booking) -> Result<Booked, Error> {
         let settings = &self.shared.settings;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::Unavailable(Fault::ShuttingDown));
+        }
         let booking = booking::check(booking)?;
         let known = settings.profiles.iter().find(|profile| profile.name == booking.profile);
         let profile = known.ok_or_else(|| booking::invalid("profile", "no such profile"))?;
@@ -213,9 +216,8 @@ impl<M: Media, R: Recording> Control<M, R> {
         let room = Room::replay(&Arc::new(profile.clone()), &entries)
             .map_err(|_| Error::Unavailable(Fault::Store(store::Error::Corrupt("booking"))))?;
         self.shared.store.book(&appointment, &entries, room.phase(), now.wall).await.map_err(unavailable)?;
-        let _loading = self.shared.loading.lock().await;
+        // Nobody knows the room yet, so nobody can be making an actor for it.
         self.spawn(id, |inbox| Actor::new(Arc::clone(&self.shared), inbox, room, appointment));
-        drop(_loading);
         Ok(Booked { room: self.room(id).await?, participants: invitations })
     }
 
@@ -234,7 +236,37 @@ impl<M: Media, R: Recording> Control<M, R> {
     }
 
     /// Carries out a command of the operator, of the booking system or of a participant.
+    ///
+    /// What only the node itself may say (that a code was right, that media arrives) is [`Error::Forbidden`].
     pub async fn command(&self, room: RoomId, command: Command) -> Result<(), Error> {
+        match &command {
+            Command::Consent { text_version, .. } if *text_version != self.shared.settings.consent_text_version => {
+                return Err(booking::invalid("text_version", "not the version of the notice that is shown"));
+            }
+            Command::Consent { .. }
+            | Command::EnterWaiting { .. }
+            | Command::Leave { .. }
+            | Command::Open
+            | Command::Admit { .. }
+            | Command::SendBack { .. }
+            | Command::Remove { .. }
+            | Command::Attest { .. }
+            | Command::WithdrawAttestation { .. }
+            | Command::SetFeature { .. }
+            | Command::Conclude { .. }
+            | Command::Cancel
+            | Command::Reschedule { .. } => {}
+            Command::TryCode { .. }
+            | Command::ReissueCode { .. }
+            | Command::Connected { .. }
+            | Command::Disconnected { .. }
+            | Command::SourceChanged { .. }
+            | Command::RecordingStarted { .. }
+            | Command::RecordingLost { .. }
+            | Command::RecordingResumed
+            | Command::Restarted
+            | Command::Tick => return Err(Error::Forbidden),
+        }
         self.ask(room, |reply| Ask::Command { command, reply }).await
     }
 

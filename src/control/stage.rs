@@ -103,8 +103,11 @@ impl<M: Media, R: Recording> Stage<M, R> {
         Ok(gone)
     }
 
-    /// Opens the worker's and the recorder's room, with a new tap between them.
+    /// Opens the worker's and the recorder's room, with a new tap between them, unless there are.
     pub(super) async fn open(&mut self) -> Result<(), Error> {
+        if self.lights.is_some() {
+            return Ok(());
+        }
         let (tap, reader) = tap();
         let durability = tap.durability();
         let (worker_sender, worker) = mpsc::channel(WORKER_FACTS);
@@ -146,7 +149,11 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let join = Join { connection, participant, offer };
         answered(self.shared.media.connect(self.room, join)).await.map_err(|error| {
             self.forget(connection);
-            self.blame(error)
+            match error {
+                // It was this room that the worker did not know: not the caller's doing.
+                ConnectError::Unknown => Error::Unavailable(Fault::Media(error)),
+                _ => self.blame(error),
+            }
         })
     }
 

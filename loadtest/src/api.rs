@@ -1,0 +1,155 @@
+//! The public REST API, as a booking system, an officer and a citizen use it.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{CONTENT_TYPE, LOCATION};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// One server. Clones share its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// What a booking gives back.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Booked {
+    pub room: Room,
+    pub participants: Vec<Participant>,
+}
+
+/// The part of a room's view that is used here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Room {
+    pub id: String,
+}
+
+/// One person's way in.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Participant {
+    pub id: String,
+    pub role: String,
+    pub join_token: String,
+    pub code: String,
+}
+
+/// Why a request brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The server was not reached, or its answer was not what it should be.
+    #[error("{0}")]
+    Http(#[from] reqwest::Error),
+    /// It refused.
+    #[error("{what}: {status} {problem}")]
+    Refused { what: String, status: u16, problem: String },
+    /// Its answer lacks something.
+    #[error("{0}")]
+    Answer(&'static str),
+}
+
+impl Api {
+    /// A client of the server at `url`.
+    pub(crate) fn new(url: &str) -> Self {
+        Self { http: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// The address of `path`.
+    pub(crate) fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Books a `delega` room that begins now.
+    pub(crate) async fn book(&self, key: &str, number: u32) -> Result<Booked, ApiError> {
+        let now = Timestamp::now();
+        let end = now + SignedDuration::from_mins(30);
+        let person = |role: &str| json!({"role": role, "name": format!("{role} {number}")});
+        let booking = json!({
+            "profile": "delega", "office": "Prova di carico", "counter": format!("Sportello {number}"),
+            "reason": "Prova di carico", "start": now.to_string(), "end": end.to_string(),
+            "participants": [person("operator"), person("delegato"), person("delegante")],
+        });
+        Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(&booking)).await?.json().await?)
+    }
+
+    /// Types the code, agrees to the recording and enters the waiting room; gives the session token.
+    pub(crate) async fn join(&self, participant: &Participant) -> Result<String, ApiError> {
+        #[derive(Deserialize)]
+        struct Session {
+            session_token: String,
+        }
+        let path = format!("/v1/join/{}", participant.join_token);
+        let code = json!({"code": participant.code});
+        let request = self.http.post(self.address(&path)).json(&code);
+        let Session { session_token: token } = accepted("join", request.send().await?).await?.json().await?;
+        let view: Value = self.send(Method::GET, "/v1/session", &token, |request| request).await?.json().await?;
+        let version = view.get("consent_text_version").and_then(Value::as_str).unwrap_or_default();
+        let consent = json!({"text_version": version});
+        self.send(Method::POST, "/v1/session/consent", &token, |request| request.json(&consent)).await?;
+        self.send(Method::POST, "/v1/session/enter", &token, |request| request).await?;
+        Ok(token)
+    }
+
+    /// The operator opens the room.
+    pub(crate) async fn open(&self, operator: &str, room: &str) -> Result<(), ApiError> {
+        self.send(Method::POST, &format!("/v1/rooms/{room}/open"), operator, |request| request).await?;
+        Ok(())
+    }
+
+    /// The operator lets someone in.
+    pub(crate) async fn admit(&self, operator: &str, room: &str, participant: &str) -> Result<(), ApiError> {
+        let path = format!("/v1/rooms/{room}/participants/{participant}/admit");
+        self.send(Method::POST, &path, operator, |request| request).await?;
+        Ok(())
+    }
+
+    /// The operator ends the meeting. Always `incomplete`: no act was done here.
+    pub(crate) async fn conclude(&self, operator: &str, room: &str) -> Result<(), ApiError> {
+        let outcome = json!({"outcome": "incomplete", "extension_hours": 0});
+        let path = format!("/v1/rooms/{room}/conclude");
+        self.send(Method::POST, &path, operator, |request| request.json(&outcome)).await?;
+        Ok(())
+    }
+
+    /// Posts the offer; gives the answer and the connection's location.
+    pub(crate) async fn offer(&self, session: &str, offer: String) -> Result<(String, String), ApiError> {
+        let with_offer = |request: RequestBuilder| request.header(CONTENT_TYPE, "application/sdp").body(offer);
+        let answer = self.send(Method::POST, "/v1/session/media", session, with_offer).await?;
+        let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        let location = location.ok_or(ApiError::Answer("the answer to the offer has no Location"))?.to_owned();
+        Ok((answer.text().await?, location))
+    }
+
+    /// Ends a media connection.
+    pub(crate) async fn hang_up(&self, session: &str, location: &str) -> Result<(), ApiError> {
+        self.send(Method::DELETE, location, session, |request| request).await?;
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: &str,
+        finish: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, ApiError> {
+        let what = format!("{method} {path}");
+        let address = if path.starts_with("http") { path.to_owned() } else { self.address(path) };
+        let request = self.http.request(method, address).bearer_auth(bearer).timeout(LONGEST_REQUEST);
+        accepted(&what, finish(request).send().await?).await
+    }
+}
+
+/// A server that takes longer than this for one request has failed the run anyway.
+const LONGEST_REQUEST: Duration = Duration::from_secs(20);
+
+async fn accepted(what: &str, response: Response) -> Result<Response, ApiError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    Err(ApiError::Refused { what: what.to_owned(), status, problem: response.text().await.unwrap_or_default() })
+}

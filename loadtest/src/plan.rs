@@ -1,0 +1,155 @@
+//! What to do: how many rooms, for how long, what counts as failed; and one room from booking to conclusion.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::api::{Api, ApiError, Booked};
+use crate::client::{self, Part, Stage};
+use crate::media::{Film, FilmError, Voice};
+use crate::report::{Limits, RoomReport};
+
+/// Drives a Sportello server: rooms of three WebRTC clients with real Opus and VP8.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Plan {
+    /// The server, plain HTTP.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// API key with the scope `booking`.
+    #[arg(long, env = "SPORTELLO_BOOKING_KEY", hide_env_values = true)]
+    pub booking_key: String,
+    /// Rooms to hold at the same time.
+    #[arg(long, default_value_t = 1)]
+    pub rooms: u32,
+    /// How long each room's media flows, e.g. 20s or 5m.
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub duration: Duration,
+    /// Pause between two rooms' starts.
+    #[arg(long, default_value = "200ms", value_parser = duration)]
+    pub stagger: Duration,
+    /// VP8 in IVF that every camera plays in a loop, instead of the four seconds of 320x180 that are built in.
+    /// Made by e.g. `ffmpeg -f lavfi -i testsrc2=s=640x360:r=25:d=4 -c:v libvpx -b:v 600k -auto-alt-ref 0 -g 1000 x.ivf`.
+    #[arg(long, value_name = "FILE")]
+    pub vp8: Option<std::path::PathBuf>,
+    /// Prints JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// When the run counts as failed.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// Why the run could not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// The film cannot be played.
+    #[error("the film: {0}")]
+    Film(#[from] FilmError),
+}
+
+impl Plan {
+    /// The film of `--vp8`, or the built-in one.
+    pub(crate) fn film(&self) -> Result<Film, PlanError> {
+        Ok(match &self.vp8 {
+            Some(file) => Film::read(file)?,
+            None => Film::built_in()?,
+        })
+    }
+}
+
+/// After this the room runs without those who did not get through. Longer than any threshold of interest, short
+/// enough that a dead server ends the run soon.
+const LONGEST_CONNECT: Duration = Duration::from_secs(15);
+
+/// One room: booked, joined, opened, everyone admitted, held for the plan's duration, concluded.
+pub(crate) async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, String> {
+    hold(number, plan, film).await.map_err(|error| format!("room {number}: {error}"))
+}
+
+async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, client::ClientError> {
+    let began = Instant::now();
+    let api = Api::new(&plan.url);
+    let booked = api.book(&plan.booking_key, number).await?;
+    let mut sessions = Vec::new();
+    for participant in &booked.participants {
+        sessions.push(api.join(participant).await?);
+    }
+    let operator = officer(&booked, &sessions).ok_or(ApiError::Answer("no operator among those booked"))?;
+    api.open(operator, &booked.room.id).await?;
+    for participant in booked.participants.iter().filter(|participant| participant.role != "operator") {
+        api.admit(operator, &booked.room.id, &participant.id).await?;
+    }
+
+    let (stage, stages) = watch::channel(Stage::Playing);
+    let (connected, mut arrivals) = mpsc::channel(booked.participants.len().max(1));
+    let mut clients = JoinSet::new();
+    for (seat, (participant, session)) in (0_u16..).zip(booked.participants.iter().zip(&sessions)) {
+        // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
+        let voice = Voice::tone(500 + 450 * seat)?;
+        clients.spawn(client::hold(Part {
+            api: api.clone(),
+            session: session.clone(),
+            role: participant.role.clone(),
+            film: Arc::clone(film),
+            voice,
+            stages: stages.clone(),
+            connected: connected.clone(),
+            began,
+        }));
+    }
+    drop(connected);
+    // The duration is that of a whole room: it counts from when all are connected, or from the patience's end.
+    let all = async { while arrivals.recv().await.is_some() {} };
+    let _ = tokio::time::timeout(LONGEST_CONNECT, all).await;
+    tokio::time::sleep(plan.duration).await;
+    // Nobody sends while the figures are taken, so that what is still under way is not counted as lost.
+    let _ = stage.send(Stage::Quiet);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let _ = stage.send(Stage::Leaving);
+
+    let mut room = RoomReport::new(number);
+    while let Some(client) = clients.join_next().await {
+        match client {
+            Ok(Ok(seen)) => room.clients.push(seen),
+            Ok(Err(error)) => return Err(error),
+            Err(error) => return Err(client::ClientError::Task(error.to_string())),
+        }
+    }
+    api.conclude(operator, &booked.room.id).await?;
+    Ok(room)
+}
+
+fn officer<'a>(booked: &Booked, sessions: &'a [String]) -> Option<&'a str> {
+    let seat = booked.participants.iter().position(|participant| participant.role == "operator")?;
+    sessions.get(seat).map(String::as_str)
+}
+
+/// `250ms`, `20s`, `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or("give a unit: ms, s or m")?;
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().map_err(|error| format!("{error}"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(format!("unknown unit {unit:?}: ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_number_and_its_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
+        assert!(duration("20").is_err(), "a bare number says no unit");
+        assert!(duration("20h").is_err(), "hours are not known");
+    }
+}
