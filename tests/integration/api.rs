@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use sportello::config::Sources;
 use sportello::node::Node;
@@ -321,7 +321,6 @@ async fn the_events_tell_the_session_and_then_its_end() {
         last = Some(message);
     }
     assert!(format!("{last:?}").contains("4401"), "{last:?}");
-    let _ = events.close().await;
 
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
