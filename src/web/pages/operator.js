@@ -68,7 +68,7 @@ export function operatorPanel(app, session) {
 function openingBox(app, session) {
   const text = h("p", {}, t("operator.open.text"));
   const button = h("button", { id: "operator-open", class: "button primary", type: "button" });
-  button.addEventListener("click", () => pressed(button, () => app.attempt(() => enterRoom(session))));
+  button.addEventListener("click", () => pressed(button, () => app.attempt(() => session.command("POST", "open"))));
   return {
     element: h("section", { class: "opening" }, text, button),
     /** @param {SessionView} view */
@@ -80,13 +80,6 @@ function openingBox(app, session) {
       setText(button, t(view.opened ? "operator.return" : "operator.open"));
     },
   };
-}
-
-/** An operator who left an open room lets themselves in again. @param {Session} session */
-async function enterRoom(session) {
-  const view = session.view;
-  if (view?.opened) await session.command("POST", `participants/${view.me.id}/admit`);
-  else await session.command("POST", "open");
 }
 
 /** One person, where they are, and what may be done. */
@@ -138,10 +131,11 @@ class PersonRow {
     this.element.dataset.place = person.place;
     const attested = person.attested_beside !== null;
     const inside = person.place === "inside";
+    const mayShare = isCitizen(person) && !person.connected && person.place !== "removed" && this.#devicesInside().length > 0;
     this.admit.hidden = person.place !== "waiting" || !view.opened;
     this.sendBack.hidden = !inside;
     this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
-    this.attest.hidden = attested || inside || !view.opened || this.#devicesInside().length === 0 || person.place === "removed";
+    this.attest.hidden = attested || !view.opened || !mayShare;
     this.withdraw.hidden = !attested;
     if (this.attest.hidden) this.beside.hidden = true;
     this.tick();
@@ -169,10 +163,9 @@ class PersonRow {
     }
   }
 
-  /** Citizens inside, whose device may show a second person. */
+  /** Other citizens in the room, whose device may show a second person. */
   #devicesInside() {
-    const { view } = this;
-    return view?.participants.filter((other) => other.place === "inside" && other.id !== this.id && other.id !== view.me.id) ?? [];
+    return this.view?.participants.filter((other) => other.id !== this.id && isCitizen(other) && other.connected) ?? [];
   }
 
   #askBeside() {
@@ -214,6 +207,11 @@ class PersonRow {
     button.addEventListener("click", () => pressed(button, act));
     return button;
   }
+}
+
+/** Those whose presence can be attested on another's device. @param {Person} person */
+function isCitizen(person) {
+  return person.role !== "operator" && person.role !== "guest";
 }
 
 /** What of someone inside does not arrive. @param {Person} person */
