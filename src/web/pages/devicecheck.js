@@ -34,7 +34,9 @@ export function deviceScreen(app, view, session) {
     setText(state, devices.ready ? t("devices.ok") : t("devices.opening"));
     // Said once: an alert that is written again is read again.
     if (trouble.textContent !== remedies.flat().join("")) {
-      trouble.replaceChildren(...remedies.flatMap(([what, remedy]) => [h("p", {}, h("strong", {}, what)), h("p", {}, remedy)]));
+      trouble.replaceChildren(
+        ...remedies.flatMap(([what, remedy]) => [h("p", {}, h("strong", {}, what)), h("p", {}, remedy)]),
+      );
     }
   };
 
@@ -92,13 +94,24 @@ function remediesFor(devices) {
  * @returns {Screen}
  */
 export function deviceBoard(devices) {
-  const preview = h("video", { id: "preview", class: "mirrored", muted: true, autoplay: true, playsinline: true, "aria-label": t("devices.preview") });
+  const preview = h("video", {
+    id: "preview",
+    class: "mirrored",
+    muted: true,
+    autoplay: true,
+    playsinline: true,
+    "aria-label": t("devices.preview"),
+  });
   preview.muted = true;
   const level = h("meter", { id: "level", min: 0, max: 1, value: 0, "aria-label": t("devices.level") });
   const meter = new LevelMeter((value) => {
     level.value = value;
   });
-  const selects = { camera: choice(devices, "camera"), microphone: choice(devices, "microphone"), speaker: choice(devices, "speaker") };
+  const selects = {
+    camera: choice(devices, "camera"),
+    microphone: choice(devices, "microphone"),
+    speaker: choice(devices, "speaker"),
+  };
   const test = h("button", { id: "speaker-test", class: "button small", type: "button" }, t("devices.speaker.test"));
   test.addEventListener("click", () => void playTestSound(devices.chosen.speaker));
 

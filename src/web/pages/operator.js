@@ -33,7 +33,12 @@ export function operatorPanel(app, session) {
     const present = view.missing.length === 0;
     presence.dataset.holds = String(present);
     presence.hidden = !view.opened;
-    setText(presence, present ? t("operator.presence.holds") : t("operator.presence.missing", { who: listing(view.missing.map(roleName)) }));
+    setText(
+      presence,
+      present
+        ? t("operator.presence.holds")
+        : t("operator.presence.missing", { who: listing(view.missing.map(roleName)) }),
+    );
     for (const person of view.participants) {
       if (person.id === view.me.id) continue;
       let row = rows.get(person.id);
@@ -131,7 +136,8 @@ class PersonRow {
     this.element.dataset.place = person.place;
     const attested = person.attested_beside !== null;
     const inside = person.place === "inside";
-    const mayShare = isCitizen(person) && !person.connected && person.place !== "removed" && this.#devicesInside().length > 0;
+    const mayShare =
+      isCitizen(person) && !person.connected && person.place !== "removed" && this.#devicesInside().length > 0;
     this.admit.hidden = person.place !== "waiting" || !view.opened;
     this.sendBack.hidden = !inside;
     this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
@@ -151,7 +157,9 @@ class PersonRow {
     if (host) return t("operator.place.beside", { name: host.name });
     switch (person.place) {
       case "waiting":
-        return t("operator.place.waiting", { time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0) });
+        return t("operator.place.waiting", {
+          time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0),
+        });
       case "inside":
         return [t("operator.place.inside"), ...deviceTroubles(person)].join(", ");
       case "admitted":
@@ -181,7 +189,8 @@ class PersonRow {
   }
 
   async #remove() {
-    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }))) await this.#command("POST", "remove");
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name })))
+      await this.#command("POST", "remove");
   }
 
   /**
@@ -200,7 +209,11 @@ class PersonRow {
    * @param {() => Promise<unknown> | void} act
    */
   #button(name, look, label, act) {
-    const button = h("button", { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true }, label);
+    const button = h(
+      "button",
+      { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true },
+      label,
+    );
     // The same word stands in every row: whoever does not see the row hears the name too.
     button.setAttribute("aria-label", `${label}: ${this.person.name}`);
     if (name === "attest-confirm") button.hidden = false;
@@ -250,7 +263,11 @@ function featureSwitch(app, session, feature) {
 function conclusionForm(app, session) {
   const choices = h("div", { class: "outcomes" });
   const extension = h("select", { id: "extension" });
-  extension.append(...EXTENSIONS.map((n) => h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n }))));
+  extension.append(
+    ...EXTENSIONS.map((n) =>
+      h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n })),
+    ),
+  );
   const submit = h("button", { id: "conclude", class: "button danger", type: "submit" }, t("operator.conclude.submit"));
   const form = h(
     "form",
@@ -274,7 +291,12 @@ function conclusionForm(app, session) {
       if (choices.childElementCount > 0) return;
       choices.append(
         ...view.outcomes.map((outcome) =>
-          h("div", { class: "check" }, h("input", { type: "radio", name: "outcome", value: outcome, id: `outcome-${outcome}` }), h("label", { for: `outcome-${outcome}` }, t(`outcome.${outcome}`))),
+          h(
+            "div",
+            { class: "check" },
+            h("input", { type: "radio", name: "outcome", value: outcome, id: `outcome-${outcome}` }),
+            h("label", { for: `outcome-${outcome}` }, t(`outcome.${outcome}`)),
+          ),
         ),
       );
     },
@@ -299,7 +321,12 @@ async function pressed(button, act) {
 function confirmed(question) {
   const yes = h("button", { id: "confirm-yes", class: "button danger", type: "button" }, t("operator.confirm"));
   const no = h("button", { id: "confirm-no", class: "button", type: "button" }, t("operator.cancel"));
-  const dialog = h("dialog", { "aria-labelledby": "confirm-question" }, h("p", { id: "confirm-question" }, question), h("div", { class: "actions" }, no, yes));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "confirm-question" },
+    h("p", { id: "confirm-question" }, question),
+    h("div", { class: "actions" }, no, yes),
+  );
   byId("main").append(dialog);
   return new Promise((resolve) => {
     yes.addEventListener("click", () => dialog.close("yes"));
