@@ -1,10 +1,53 @@
-//! Sportello: a media server for public counters.
+//! Sportello: a media server for public counters. Rooms are booked by REST, people are admitted by a code, everyone's
+//! media is forwarded by one of the node's workers and recorded whole; if it cannot be recorded, nothing is forwarded.
+//!
+//! # The two ways of a packet
+//! ```text
+//! socket ─recv batch→ demux → peer(Rtc) ─→ forward ─→ peer(Rtc) → send batch ─→ socket    one thread, one room never leaves it
+//!                                   │
+//!                                   └─tap (bounded, fails closed)→ recorder → timeline → webm → chain → file → ack    recorder threads
+//! ```
+//! From socket to socket a packet stays on one thread of [`sfu`] and meets no lock. From socket to WebM it goes through
+//! the room's [`rtp::Tap`] to [`recording`], and the acknowledgement comes back the same way: media flows only while
+//! the tap's last second is on disk.
+//!
+//! # The way of a command
+//! ```text
+//! api → control (one actor per room) → room (decides, pure) → control carries out the effects on store, sfu, recording
+//! ```
+//! Persist, then announce: what anybody was told is in the database.
+//!
+//! # The parts, and what each may use
+//! | part | what it is | uses |
+//! |---|---|---|
+//! | [`clock`], [`id`], [`media`], [`units`] | the vocabulary; only `clock` reads time | nothing |
+//! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
+//! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
+//! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
+//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
+//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
+//! | [`control`] | the rooms' actors | all above |
+//! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
+//! | [`web`] | the embedded pages, and the demo's booking system | `api`'s problems |
+//! | [`config`] | `config/default.toml`, a file, the environment → each part's own settings | the parts' settings |
+//! | [`telemetry`] | log and metrics | `config` |
+//! | [`node`] | the only file that wires the parts | everything |
+//!
+//! `sfu` and `recording` never name each other: `control` makes the tap and hands out its two ends. A test reads the
+//! `use crate::` lines and holds this table true.
 
+pub mod api;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod id;
 pub mod media;
+pub mod node;
 pub mod recording;
 pub mod room;
 pub mod rtp;
 pub mod sfu;
+pub mod store;
+pub mod telemetry;
 pub mod units;
+pub mod web;

@@ -1,1 +1,256 @@
-fn main() {}
+//! The command line: arguments, signals, exit codes.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sportello::config::{Problems, Sources};
+use sportello::node::{Node, StartError, local_addresses};
+use sportello::telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// It failed, or something was found.
+const FAILED: ExitCode = ExitCode::FAILURE;
+/// The command line or the configuration is wrong; clap's own exit code for usage.
+const USAGE: u8 = 2;
+
+/// A media server for public counters: rooms admitted by code, recorded whole, driven by REST.
+///
+/// Exit codes: 0 done, 1 failed or something found, 2 wrong usage or configuration.
+#[derive(Parser)]
+#[command(name = "sportello", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node
+    ///
+    /// The first start makes the data directory, the database and the API keys, which are printed this once.
+    /// SIGINT or SIGTERM stops it: the recordings of live rooms are finished first. A second signal stops it at once;
+    /// what was recorded until the last second stays.
+    Serve {
+        /// Configuration file (TOML); its keys are explained in config/default.toml. Environment variables
+        /// `SPORTELLO__SECTION__KEY` come before it.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Try it on this machine: a room is booked, links and codes are printed
+    ///
+    /// Plain HTTP on this machine only, an embedded database, recordings on the local disk. The page at / shows the
+    /// links and the «SMS» codes, and books further rooms.
+    Demo {
+        /// Address to answer on; port 0: any free port.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// Folder for everything that is kept; made if it does not exist.
+        #[arg(long, value_name = "DIR", default_value = "./data/demo")]
+        data_dir: PathBuf,
+        /// Allow an address that other machines reach. The demo shows every code to whoever opens it, and browsers
+        /// give their cameras to localhost and https:// only.
+        #[arg(long)]
+        expose: bool,
+    },
+    /// Check recordings: one original, a room's folder, or the whole recordings folder
+    ///
+    /// Names each file and cluster that is not as it was recorded. Exit code 0: all whole; 1: something found.
+    Verify {
+        /// File or folder.
+        path: PathBuf,
+    },
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print «ok», or every wrong value with its key, where it comes from and what is allowed
+    Check {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the values in force and where each comes from; passwords are left out
+    Show {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve { config } => serve(&Sources::new(config.as_deref())),
+        Command::Demo { listen, data_dir, expose } => demo(listen, &data_dir, expose),
+        Command::Verify { path } => verify(&path),
+        Command::Config(ConfigCommand::Check { config }) => check_config(&Sources::new(config.as_deref())),
+        Command::Config(ConfigCommand::Show { config }) => show_config(&Sources::new(config.as_deref())),
+    }
+}
+
+fn serve(sources: &Sources) -> ExitCode {
+    run(sources, async |node| {
+        for (scope, key) in node.new_keys() {
+            say(&format!("{} key: {}", scope.name(), key.expose()));
+        }
+        if !node.new_keys().is_empty() {
+            say("These keys are shown this once: only their hashes are kept.");
+        }
+        say(&format!("Sportello is listening on http://{}", node.address()));
+        Ok(())
+    })
+}
+
+fn demo(listen: SocketAddr, data_dir: &Path, expose: bool) -> ExitCode {
+    if !listen.ip().is_loopback() && !expose {
+        complain(&format!(
+            "--listen {listen}: other machines could reach it, and the demo shows every code. Use a loopback address \
+             like 127.0.0.1:{}, or say --expose.",
+            listen.port()
+        ));
+        return USAGE.into();
+    }
+    let announce: Vec<_> = local_addresses().iter().map(ToString::to_string).collect();
+    let preset = [
+        ("media.announce", announce.into()),
+        ("media.first_port", 0.into()),
+        ("log.filter", "warn,sportello=info".into()),
+    ];
+    let sources = Sources::with_preset(&preset)
+        .with("http.listen", &listen.to_string())
+        .with("storage.data_dir", &data_dir.display().to_string());
+    let recordings = data_dir.join("recordings").display().to_string();
+    run(&sources, async |node| {
+        let (keys, messages) = node.add_demo().await?;
+        for (scope, key) in keys {
+            say(&format!("{scope} key: {key}"));
+        }
+        for message in messages {
+            say(&format!("{:<10} {}  code {}  ({})", message.role, message.join_url, message.code, message.name));
+        }
+        say(&format!("Recordings go to {recordings}."));
+        say(&format!("Sportello demo is listening on http://{}", node.address()));
+        Ok(())
+    })
+}
+
+/// Starts a node, lets `greet` speak once it listens, and runs it until a signal.
+fn run(sources: &Sources, greet: impl AsyncFnOnce(&mut Node) -> Result<(), StartError>) -> ExitCode {
+    let config = match sources.read() {
+        Ok(config) => config,
+        Err(problems) => return wrong_configuration(&problems),
+    };
+    if let Err(error) = telemetry::start_log(&config.log) {
+        complain(&error.to_string());
+        return FAILED;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start threads: {error}"));
+            return FAILED;
+        }
+    };
+    runtime.block_on(async {
+        // Before anything is started, so that no signal finds us without an answer.
+        let stop = match stop_signal() {
+            Ok(stop) => stop,
+            Err(error) => {
+                complain(&format!("cannot listen to signals: {error}"));
+                return FAILED;
+            }
+        };
+        let started = async {
+            let mut node = Node::start(&config).await?;
+            greet(&mut node).await?;
+            Ok::<_, StartError>(node)
+        };
+        let node = match started.await {
+            Ok(node) => node,
+            Err(StartError::Config(problems)) => return wrong_configuration(&problems),
+            Err(error) => {
+                complain(&error.to_string());
+                return FAILED;
+            }
+        };
+        match node.run(stop).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error.to_string());
+                FAILED
+            }
+        }
+    })
+}
+
+/// The first SIGINT or SIGTERM ends the future; the second ends the process.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (first, stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut first = Some(first);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            match first.take() {
+                // Nobody waits yet, or any more: the next signal will end it.
+                Some(first) => drop(first.send(())),
+                None => std::process::exit(1),
+            }
+        }
+    });
+    Ok(async {
+        let _stopped = stopped.await;
+    })
+}
+
+fn check_config(sources: &Sources) -> ExitCode {
+    match sources.read().and_then(|config| config.profiles()) {
+        Ok(_) => {
+            say("ok");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            complain(&problems.to_string());
+            FAILED
+        }
+    }
+}
+
+fn show_config(sources: &Sources) -> ExitCode {
+    match sources.show() {
+        Ok(text) => {
+            say(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => wrong_configuration(&problems),
+    }
+}
+
+fn wrong_configuration(problems: &Problems) -> ExitCode {
+    complain(&problems.to_string());
+    USAGE.into()
+}
+
+fn verify(path: &Path) -> ExitCode {
+    complain(&format!("{}: not yet", path.display()));
+    FAILED
+}
+
+/// Writes a line for people and programs. A reader that is gone is no reason to stop.
+fn say(line: &str) {
+    let _written = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// Writes a line about what went wrong.
+fn complain(line: &str) {
+    let _written = writeln!(io::stderr().lock(), "{line}");
+}

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Feature, Outcome, Phase, Role};
+use super::{Event, Feature, Outcome, Phase, Role};
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::{RecordingFault, Source};
@@ -116,8 +116,11 @@ pub enum Command {
         /// Since when: its first packet if it began, its last if it fell silent.
         since: MonoTime,
     },
-    /// The first write of a connection's original is on disk.
+    /// The first write of a connection's original is on disk. May overtake [`Command::Connected`]: it comes from
+    /// the recorder, that one from the worker.
     RecordingStarted {
+        /// Whose.
+        participant: ParticipantId,
         /// Whose media it is.
         connection: ConnectionId,
     },
@@ -137,9 +140,9 @@ pub enum Command {
 /// When a room must be asked again, on either clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deadline {
-    /// Next grace, minimum or longest absence.
+    /// A grace or the longest absence runs out.
     pub mono: Option<MonoTime>,
-    /// Next appointment time: window opens, window closes, extension ends.
+    /// The admission window opens or closes, or the document extension ends.
     pub wall: Option<Timestamp>,
 }
 
@@ -158,7 +161,21 @@ pub enum Effect {
     CloseMedia,
 }
 
-/// Why a command was not accepted. Nothing changed, unless said otherwise.
+/// What follows from a command. Nothing has happened yet: the caller persists the events, applies them to the room
+/// ([`Room::apply`](super::Room::apply)), carries out the effects, and answers last.
+#[must_use = "the events are not in the ledger and the effects not carried out yet"]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// What happened, in this order. A refused command may have events too: a wrong code counts an attempt, and
+    /// what had become due before the command is carried out first.
+    pub events: Vec<Event>,
+    /// What the world must be made to do, in this order, once the events are stored.
+    pub effects: Vec<Effect>,
+    /// Why the command itself was not accepted; `None`: it was.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a command was not accepted. It changed nothing, unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such person in this room.
@@ -188,6 +205,9 @@ pub enum Refusal {
     /// Consent to the recording comes first.
     #[error("consent to the recording comes first")]
     NoConsent,
+    /// Only someone in the waiting room can be let in.
+    #[error("not in the waiting room")]
+    NotWaiting,
     /// The operator has not let this person in.
     #[error("not let into the room")]
     NotInside,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Feature, Outcome, Role};
-use crate::clock::MonoTime;
+use crate::clock::{MonoTime, Now};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
 
@@ -18,6 +18,23 @@ pub struct Entry {
     pub wall: Timestamp,
     /// What happened.
     pub event: Event,
+}
+
+impl Entry {
+    /// `event` as it happens at `now`. Both times are cut to whole milliseconds, which is what the ledger keeps: a
+    /// room replayed from it is then equal to the room that lived.
+    pub fn at(now: Now, event: Event) -> Self {
+        let now = whole_millis(now);
+        Self { mono: now.mono, wall: now.wall, event }
+    }
+}
+
+/// Both clocks without what is finer than the ledger.
+pub(super) fn whole_millis(now: Now) -> Now {
+    Now {
+        mono: MonoTime::from_millis(now.mono.as_millis()),
+        wall: Timestamp::from_millisecond(now.wall.as_millisecond()).unwrap_or(now.wall),
+    }
 }
 
 /// What can happen in a room. Personal data stays out: people appear by id and role.

@@ -8,9 +8,24 @@
 //! ```
 
 mod command;
+mod decide;
 mod event;
+mod fold;
+pub mod ledger;
+mod person;
+mod presence;
 mod profile;
+mod state;
 
-pub use command::{Command, Deadline, Effect, Refusal};
+pub use command::{Command, Deadline, Decision, Effect, Refusal};
 pub use event::{Entry, Event, SuspendReason};
-pub use profile::{Feature, Outcome, Phase, Profile, Role};
+pub use fold::{Appointment, BookingError, ReplayError};
+pub use person::{Consent, Person, Place};
+pub use presence::PresenceInterval;
+pub use profile::{Feature, Outcome, Phase, Profile, ProfileError, Role};
+pub use state::{Recording, Room};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

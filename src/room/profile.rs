@@ -1,7 +1,12 @@
 //! What kind of service a room follows, and the domain's fixed words.
 
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format, Toml};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -106,7 +111,72 @@ pub struct Profile {
     pub features: Vec<Feature>,
 }
 
+/// Why a text is not a profile. The configuration's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}{}: allowed: {allowed}", value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default())]
+pub struct ProfileError {
+    /// The key; empty if the text is no TOML at all.
+    pub key: String,
+    /// What it says there; `None` if the key is missing or unknown.
+    pub value: Option<String>,
+    /// What it may say.
+    pub allowed: String,
+}
+
+/// The built-in profiles.
+const SHIPPED: [&str; 2] =
+    [include_str!("../../config/profiles/delega.toml"), include_str!("../../config/profiles/videochiamata.toml")];
+
 impl Profile {
+    /// Reads a profile from the text of its file.
+    pub fn parse(text: &str) -> Result<Self, ProfileError> {
+        let profile: Self = Figment::from(Toml::string(text)).extract()?;
+        profile.check()?;
+        Ok(profile)
+    }
+
+    /// The built-in profiles, `delega` and `videochiamata`.
+    pub fn shipped() -> Vec<Self> {
+        // They are part of the program, and a test reads them: none is left out.
+        SHIPPED.iter().filter_map(|text| Self::parse(text).ok()).collect()
+    }
+
+    fn check(&self) -> Result<(), ProfileError> {
+        let name_is_plain =
+            self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        ensure(name_is_plain && (1..=64).contains(&self.name.len()), "name", &self.name, || {
+            "1 to 64 lower-case letters, digits, \"-\" and \"_\"".into()
+        })?;
+        let required = &self.required;
+        ensure(
+            required.contains(&Role::Operator) && !required.contains(&Role::Guest) && all_different(required),
+            "required",
+            required,
+            || "operator and any of delegato, delegante, citizen, each once".into(),
+        )?;
+        let outcomes = &self.outcomes;
+        ensure(outcomes.contains(&Outcome::Incomplete) && all_different(outcomes), "outcomes", outcomes, || {
+            "incomplete and any of granted, refused, served, each once".into()
+        })?;
+        ensure(all_different(&self.features), "features", &self.features, || {
+            "any of chat, documents, sharing, each once".into()
+        })?;
+        within("slot_minutes", self.slot_minutes, 1..=480)?;
+        within("admission_opens_minutes", self.admission_opens_minutes, 0..=1440)?;
+        within("code_digits", self.code_digits, 4..=10)?;
+        within("code_attempts", self.code_attempts, 1..=10)?;
+        within("absence_grace_seconds", self.absence_grace_seconds, 1..=60)?;
+        let slot = u32::from(self.slot_minutes) * 60;
+        within("minimum_presence_seconds", self.minimum_presence_seconds, 0..=slot.min(3_600))?;
+        within("longest_absence_seconds", self.longest_absence_seconds, self.absence_grace_seconds + 1..=86_400)?;
+        within("longest_extension_hours", self.longest_extension_hours, 0..=720)
+    }
+
+    /// How long before the start the admission window opens.
+    pub fn admission_opens(&self) -> Duration {
+        Duration::from_secs(u64::from(self.admission_opens_minutes) * 60)
+    }
+
     /// Grace of an absence.
     pub fn absence_grace(&self) -> Duration {
         Duration::from_secs(self.absence_grace_seconds.into())
@@ -120,5 +190,43 @@ impl Profile {
     /// Absence after which the room is concluded.
     pub fn longest_absence(&self) -> Duration {
         Duration::from_secs(self.longest_absence_seconds.into())
+    }
+}
+
+fn ensure(
+    holds: bool,
+    key: &str,
+    value: &(impl Debug + ?Sized),
+    allowed: impl FnOnce() -> String,
+) -> Result<(), ProfileError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ProfileError { key: key.into(), value: Some(format!("{value:?}")), allowed: allowed() })
+    }
+}
+
+fn within<T: PartialOrd + Debug>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ProfileError> {
+    ensure(allowed.contains(&value), key, &value, || format!("{:?} to {:?}", allowed.start(), allowed.end()))
+}
+
+fn all_different<T: PartialEq>(values: &[T]) -> bool {
+    values.iter().enumerate().all(|(at, value)| !values.iter().take(at).any(|earlier| earlier == value))
+}
+
+impl From<figment::Error> for ProfileError {
+    fn from(error: figment::Error) -> Self {
+        let key = error.path.join(".");
+        let one_of = |names: &[&str]| format!("one of {}", names.join(", "));
+        let (key, value, allowed) = match error.kind {
+            Kind::UnknownField(key, known) => (key, None, one_of(known)),
+            Kind::MissingField(key) => (key.into_owned(), None, "the key must be there".into()),
+            Kind::UnknownVariant(value, known) => (key, Some(format!("{value:?}")), one_of(known)),
+            Kind::InvalidType(value, allowed) | Kind::InvalidValue(value, allowed) => {
+                (key, Some(value.to_string()), allowed)
+            }
+            kind => (key, None, format!("a TOML file like those in config/profiles ({kind})")),
+        };
+        Self { key, value, allowed }
     }
 }

@@ -8,4 +8,4 @@ mod tap;
 pub mod vp8;
 
 pub use packet::{Codec, Extensions, Packet, SenderReport, Ssrc};
-pub use tap::{TAP_BYTES, TAP_ITEMS, Tap, TapError, TapReader, Tapped, tap};
+pub use tap::{Durability, TAP_BYTES, TAP_ITEMS, Tap, TapError, TapReader, Tapped, tap};

@@ -92,6 +92,19 @@ pub struct TapReader {
     shared: Arc<Shared>,
 }
 
+/// A look at the recorder's acknowledgements, for who neither taps nor records.
+#[derive(Clone, Debug)]
+pub struct Durability {
+    shared: Arc<Shared>,
+}
+
+impl Durability {
+    /// Whether the recorder acknowledged within `limit` before `now`.
+    pub fn is_fresh(&self, now: MonoTime, limit: Duration) -> bool {
+        self.shared.is_durable(now, limit)
+    }
+}
+
 /// Makes a room's tap.
 pub fn tap() -> (Tap, TapReader) {
     let (sender, receiver) = sync_channel(TAP_ITEMS);
@@ -121,14 +134,29 @@ impl Tap {
 
     /// The time before which everything that was tapped is on disk; `None` before the first acknowledgement.
     pub fn durable_until(&self) -> Option<MonoTime> {
-        match self.shared.durable_until.load(Ordering::Acquire) {
+        self.shared.durable_until()
+    }
+
+    /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
+    pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
+        self.shared.is_durable(now, limit)
+    }
+
+    /// The acknowledgements alone, to keep an eye on when the tap itself is the worker's.
+    pub fn durability(&self) -> Durability {
+        Durability { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Shared {
+    fn durable_until(&self) -> Option<MonoTime> {
+        match self.durable_until.load(Ordering::Acquire) {
             0 => None,
             nanos => Some(MonoTime::from_nanos(nanos)),
         }
     }
 
-    /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
-    pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
+    fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
         self.durable_until().is_some_and(|until| now.since(until) <= limit)
     }
 }
@@ -152,5 +180,69 @@ impl TapReader {
     /// Says that everything tapped before `until` is on disk.
     pub fn acknowledge(&self, until: MonoTime) {
         self.shared.durable_until.fetch_max(until.as_nanos().max(1), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+
+    use super::super::{Codec, Extensions, Ssrc};
+    use super::*;
+
+    fn packet(bytes: usize) -> Tapped {
+        let packet = Packet {
+            ssrc: Ssrc(1),
+            codec: Codec::Vp8,
+            sequence: 1,
+            timestamp: 1,
+            marker: true,
+            arrival: MonoTime::ZERO,
+            extensions: Extensions::default(),
+            payload: Bytes::from(vec![0; bytes]),
+        };
+        Tapped::Packet { connection: ConnectionId::new(Timestamp::UNIX_EPOCH), source: Source::Camera, packet }
+    }
+
+    #[test]
+    fn a_full_tap_takes_no_more_and_says_so() {
+        let (tap, reader) = tap();
+        for _ in 0..TAP_ITEMS {
+            tap.push(packet(1)).unwrap();
+        }
+        assert_eq!(tap.push(packet(1)), Err(TapError::Full));
+        reader.take().unwrap().unwrap();
+        assert_eq!(tap.push(packet(1)), Ok(()));
+    }
+
+    #[test]
+    fn the_tap_is_bounded_in_bytes_too() {
+        let (tap, reader) = tap();
+        tap.push(packet(TAP_BYTES)).unwrap();
+        assert_eq!(tap.push(packet(1)), Err(TapError::Full));
+        reader.take().unwrap().unwrap();
+        assert_eq!(tap.push(packet(1)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_tapped_can_still_be_taken_after_the_worker_let_go() {
+        let (tap, reader) = tap();
+        tap.push(packet(1)).unwrap();
+        drop(tap);
+        assert!(reader.take().unwrap().is_some());
+        assert_eq!(reader.take().unwrap_err(), TapError::Closed);
+    }
+
+    #[test]
+    fn a_room_is_durable_only_while_acknowledgements_are_fresh() {
+        let (tap, reader) = tap();
+        let limit = Duration::from_secs(2);
+        assert!(!tap.is_durable(MonoTime::from_millis(1), limit), "nothing was acknowledged yet");
+        reader.acknowledge(MonoTime::from_millis(1_000));
+        assert!(tap.is_durable(MonoTime::from_millis(3_000), limit));
+        assert!(!tap.is_durable(MonoTime::from_millis(3_001), limit));
+        reader.acknowledge(MonoTime::from_millis(500));
+        assert!(tap.is_durable(MonoTime::from_millis(3_000), limit), "an acknowledgement is never taken back");
     }
 }

@@ -4,9 +4,28 @@
 //! `control` tells a worker what may flow; the worker tells `control` what it saw ([`Fact`]). A room's packets
 //! go to the recorder through the room's [`Tap`](crate::rtp::Tap) before they go to anyone else.
 
-use std::net::IpAddr;
+mod demux;
+mod forward;
+mod meters;
+mod peer;
+mod room;
+mod sdp;
+mod socket;
+mod worker;
 
-use tokio::sync::mpsc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use mio::Waker;
+use str0m::config::DtlsCert;
+use tokio::sync::{mpsc, oneshot};
+
+use self::meters::Meters;
+use self::peer::{Peer, Site};
+use self::socket::Socket;
+use self::worker::{Command, Worker};
 
 use crate::clock::{Clock, MonoTime};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
@@ -28,7 +47,19 @@ pub struct SfuConfig {
 
 /// Handle on the media workers. Clones speak to the same workers.
 #[derive(Clone, Debug)]
-pub struct Sfu {}
+pub struct Sfu {
+    workers: Arc<[Handle]>,
+    placed: Arc<DashMap<RoomId, usize>>,
+}
+
+/// One worker as seen from outside.
+#[derive(Debug)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+    site: Site,
+    rooms: AtomicUsize,
+}
 
 /// What a participant asks for when they connect.
 #[derive(Clone, Debug)]
@@ -116,33 +147,86 @@ pub enum StartError {
     #[error("cannot listen on udp {address}: {source}")]
     Bind {
         /// Which.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why.
         source: std::io::Error,
     },
     /// The machine has no address to announce.
     #[error("no address to announce: set media.announce")]
     NoAddress,
-    /// A thread could not be started.
+    /// A thread or its event loop could not be started.
     #[error("cannot start a media worker: {0}")]
     Thread(std::io::Error),
+    /// The certificate for DTLS could not be made.
+    #[error("cannot make a DTLS certificate")]
+    Certificate,
 }
 
-#[expect(clippy::todo, clippy::unused_async, unused_variables, reason = "being written")]
+/// Commands that wait for a worker; the caller waits when it is full. A worker takes them all at every turn of its
+/// loop, so a fuller queue means that it does not turn.
+const MOST_COMMANDS: usize = 1_024;
+
 impl Sfu {
     /// Opens the sockets and starts the threads.
     pub fn start(config: &SfuConfig, clock: Clock) -> Result<Self, StartError> {
-        todo!()
+        let announced: Arc<[IpAddr]> =
+            if config.announce.is_empty() { interface_addresses()?.into() } else { config.announce.clone().into() };
+        let certificate = certificate().ok_or(StartError::Certificate)?;
+        let mut workers = Vec::new();
+        for index in 0..config.workers.max(1) {
+            let offset = u16::try_from(index).unwrap_or(u16::MAX);
+            let port = if config.first_port == 0 { 0 } else { config.first_port.saturating_add(offset) };
+            let address = SocketAddr::new(config.bind, port);
+            let bind_error = |source| StartError::Bind { address, source };
+            let socket = Socket::bind(address).map_err(bind_error)?;
+            let port = socket.port().map_err(bind_error)?;
+            let (commands, receiver) = mpsc::channel(MOST_COMMANDS);
+            let (worker, waker) =
+                Worker::new(clock, socket, receiver, Meters::new(index)).map_err(StartError::Thread)?;
+            std::thread::Builder::new()
+                .name(format!("media-{index}"))
+                .spawn(move || worker.run())
+                .map_err(StartError::Thread)?;
+            let site = Site { clock, announced: Arc::clone(&announced), port, certificate: certificate.clone() };
+            workers.push(Handle { commands, waker, site, rooms: AtomicUsize::new(0) });
+        }
+        Ok(Self { workers: workers.into(), placed: Arc::default() })
     }
 
-    /// Places a room on the least loaded worker. Nothing flows until [`Sfu::set_flow`].
+    /// The workers' UDP ports.
+    pub fn ports(&self) -> Vec<u16> {
+        self.workers.iter().map(|worker| worker.site.port).collect()
+    }
+
+    /// The addresses that answers announce.
+    pub fn announced(&self) -> Vec<IpAddr> {
+        self.workers.first().map(|worker| worker.site.announced.to_vec()).unwrap_or_default()
+    }
+
+    /// Places a room on the worker with the fewest. Nothing flows until [`Sfu::set_flow`].
     pub async fn open_room(&self, room: RoomId, tap: Tap, facts: mpsc::Sender<Fact>) -> Result<(), ConnectError> {
-        todo!()
+        let least = |(_, worker): &(usize, &Handle)| worker.rooms.load(Ordering::Relaxed);
+        let (index, worker) = self.workers.iter().enumerate().min_by_key(least).ok_or(ConnectError::Unavailable)?;
+        let (done, opened) = oneshot::channel();
+        worker.send(Command::OpenRoom { room, tap, facts, done }).await?;
+        opened.await.map_err(|_| ConnectError::Unavailable)?;
+        worker.rooms.fetch_add(1, Ordering::Relaxed);
+        self.placed.insert(room, index);
+        Ok(())
     }
 
     /// Answers an offer. The answer is final: its candidates are the server's own.
     pub async fn connect(&self, room: RoomId, join: Join) -> Result<String, ConnectError> {
-        todo!()
+        let worker = self.worker(room).ok_or(ConnectError::Unknown)?;
+        // SDP is parsed here, off the media thread; hostile input that breaks the parser breaks this call only.
+        let accept = || Peer::accept(&worker.site, join.offer);
+        let (peer, answer) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(accept))
+            .unwrap_or_else(|_| Err(ConnectError::BadOffer("it could not be processed".into())))?;
+        let (done, connected) = oneshot::channel();
+        let (connection, participant) = (join.connection, join.participant);
+        worker.send(Command::Connect { room, connection, participant, peer: Box::new(peer), done }).await?;
+        connected.await.map_err(|_| ConnectError::Unavailable)??;
+        Ok(answer)
     }
 
     /// Takes a client's new ICE credentials (a `trickle-ice-sdpfrag` body, RFC 8840) and returns the server's as
@@ -153,27 +237,79 @@ impl Sfu {
         connection: ConnectionId,
         fragment: String,
     ) -> Result<Option<String>, ConnectError> {
-        todo!()
+        let worker = self.worker(room).ok_or(ConnectError::Unknown)?;
+        let (done, restarted) = oneshot::channel();
+        worker.send(Command::RestartIce { room, connection, fragment, done }).await?;
+        restarted.await.map_err(|_| ConnectError::Unavailable)?
     }
 
     /// Lets media flow between everyone in the room, or stops it. A source is forwarded only once its own
     /// recording has begun.
     pub async fn set_flow(&self, room: RoomId, flow: bool) {
-        todo!()
+        self.tell(room, Command::SetFlow { room, flow }).await;
     }
 
     /// Says that a connection's original has its first write on disk: its media may be forwarded.
     pub async fn recording_started(&self, room: RoomId, connection: ConnectionId) {
-        todo!()
+        self.tell(room, Command::RecordingStarted { room, connection }).await;
     }
 
     /// Ends a connection; [`Fact::Disconnected`] follows.
     pub async fn disconnect(&self, room: RoomId, connection: ConnectionId) {
-        todo!()
+        self.tell(room, Command::Disconnect { room, connection }).await;
     }
 
     /// Ends all connections of a room and forgets it; the tap is closed.
     pub async fn close_room(&self, room: RoomId) {
-        todo!()
+        self.tell(room, Command::CloseRoom { room }).await;
+        if let Some((_, index)) = self.placed.remove(&room)
+            && let Some(worker) = self.workers.get(index)
+        {
+            worker.rooms.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn worker(&self, room: RoomId) -> Option<&Handle> {
+        let index = *self.placed.get(&room)?;
+        self.workers.get(index)
+    }
+
+    async fn tell(&self, room: RoomId, command: Command) {
+        if let Some(worker) = self.worker(room)
+            && worker.send(command).await.is_err()
+        {
+            tracing::error!(%room, "the room's media worker is gone");
+        }
     }
 }
+
+impl Handle {
+    async fn send(&self, command: Command) -> Result<(), ConnectError> {
+        self.commands.send(command).await.map_err(|_| ConnectError::Unavailable)?;
+        self.waker.wake().map_err(|_| ConnectError::Unavailable)
+    }
+}
+
+/// The addresses under which this machine can be reached, loopback only where there is no other.
+fn interface_addresses() -> Result<Vec<IpAddr>, StartError> {
+    let interfaces = if_addrs::get_if_addrs().map_err(|_| StartError::NoAddress)?;
+    let usable = |loopback: bool| {
+        let mut addresses: Vec<IpAddr> = interfaces
+            .iter()
+            .filter(|interface| interface.is_loopback() == loopback && !interface.is_link_local())
+            .map(if_addrs::Interface::ip)
+            .filter(IpAddr::is_ipv4)
+            .collect();
+        addresses.dedup();
+        addresses
+    };
+    let addresses = if usable(false).is_empty() { usable(true) } else { usable(false) };
+    if addresses.is_empty() { Err(StartError::NoAddress) } else { Ok(addresses) }
+}
+
+fn certificate() -> Option<DtlsCert> {
+    str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The HTTP API, by audience: [`booking`] systems, [`operator`]s, [`participant`]s with their [`media`] and
+//! [`events`], and those who run the node ([`system`]).
+//!
+//! Bodies are `control`'s views; errors are [`problem`] documents. The OpenAPI document is made from the same code
+//! that answers, and served at `/v1/openapi.json`.
+
+pub mod auth;
+pub mod booking;
+pub mod events;
+pub mod extract;
+mod layers;
+pub mod media;
+pub mod operator;
+pub mod participant;
+pub mod problem;
+pub mod system;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header;
+use axum::routing::get;
+use tokio::sync::watch;
+use utoipa::OpenApi as _;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa_axum::router::OpenApiRouter;
+
+pub use layers::finish;
+
+use crate::control::{Control, Scope};
+
+/// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
+const JSON_LIMIT: usize = 64 << 10;
+/// Largest SDP body, bytes: browsers' offers with every codec and 32 m-lines were seen at 104 kB.
+const SDP_LIMIT: usize = 128 << 10;
+
+/// What every handler can reach.
+#[derive(Clone)]
+pub struct Api {
+    control: Control,
+    render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Becomes true when the node stops: connections that would never end by themselves are closed then.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// An API over `control`. `render_metrics` gives `GET /metrics` its text.
+    pub fn new(
+        control: Control,
+        render_metrics: impl Fn() -> String + Send + Sync + 'static,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { control, render_metrics: Arc::new(render_metrics), stopping }
+    }
+}
+
+/// The API's routes. Whoever serves them puts [`finish`] around all routes of the server.
+pub fn routes(api: Api) -> Router {
+    let (router, document) = described_routes();
+    let document = document.to_json().unwrap_or_default();
+    let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
+    router.route("/v1/openapi.json", get(serve_document)).with_state(api)
+}
+
+/// The OpenAPI document of [`routes`].
+pub fn openapi() -> OpenApi {
+    described_routes().1
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Sportello",
+        description = "Rooms for public counters: booked by REST, entered by code, recorded whole.\n\n\
+            Errors are RFC 9457 problem documents; look at their `type`. Times are RFC 3339 in UTC. Every command \
+            works with curl; the WebSocket only tells."
+    ),
+    components(schemas(problem::Document)),
+    tags(
+        (name = "booking", description = "For booking systems"),
+        (name = "operator", description = "Running the meeting: with an operator's key, or as the room's operator"),
+        (name = "participant", description = "From the join link to the room"),
+        (name = "media", description = "WebRTC by one POST; WHIP and WHEP clients fit"),
+        (name = "node", description = "For those who run the node"),
+    )
+)]
+struct Document;
+
+fn described_routes() -> (Router<Api>, OpenApi) {
+    let json = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(booking::routes())
+        .merge(operator::routes())
+        .merge(participant::routes())
+        .merge(events::routes())
+        .merge(system::routes())
+        .layer(DefaultBodyLimit::max(JSON_LIMIT));
+    let media = media::routes().layer(DefaultBodyLimit::max(SDP_LIMIT));
+    let (router, mut document) = json.merge(media).split_for_parts();
+    describe_security(&mut document);
+    describe_problems(&mut document);
+    (router, document)
+}
+
+fn describe_security(document: &mut OpenApi) {
+    let components = document.components.get_or_insert_default();
+    for scope in Scope::ALL {
+        let description = format!("An API key with the scope `{}`", scope.name());
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
+        components.add_security_scheme(format!("{} key", scope.name()), SecurityScheme::Http(scheme));
+    }
+    let session = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A participant's session token, given for the right admission code"))
+        .build();
+    components.add_security_scheme("session", SecurityScheme::Http(session));
+}
+
+/// Says of every operation how it can fail: which it is, follows from what it takes.
+fn describe_problems(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.options];
+        for operation in operations.into_iter().flatten() {
+            let mut problems = vec![("default", "A problem document says what is wrong")];
+            if operation.security.is_some() {
+                problems.push(("401", "No valid key or session token"));
+                problems.push(("403", "Not allowed with this key or session"));
+            }
+            if path.contains('{') {
+                problems.push(("404", "One of the path's parts names nothing that exists"));
+            }
+            if operation.request_body.is_some() {
+                problems.push(("400", "The body cannot be read"));
+                problems.push(("413", "The body is too large"));
+                problems.push(("415", "The body has another content type"));
+                problems.push(("422", "A field is wrong"));
+            }
+            for (status, description) in problems {
+                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                let response = ResponseBuilder::new()
+                    .description(description)
+                    .content("application/problem+json", content)
+                    .build();
+                operation.responses.responses.entry(status.into()).or_insert_with(|| response.into());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

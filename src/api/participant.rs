@@ -1,0 +1,120 @@
+//! For the people in the room: from the join link and the code to the waiting room and out again.
+
+use axum::Json as JsonBody;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Api;
+use super::auth::Participant;
+use super::extract::{Json, Path};
+use super::problem::{Kind, Problem};
+use crate::control::{Secret, Session, SessionView, Welcome};
+use crate::room::Command;
+
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(welcome, enter_code))
+        .routes(routes!(show_session))
+        .routes(routes!(consent))
+        .routes(routes!(enter))
+        .routes(routes!(leave))
+}
+
+/// An admission code, as it was typed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CodeEntry {
+    /// The digits from the SMS.
+    #[schema(example = "402913")]
+    pub code: Secret,
+}
+
+/// Consent to the recording.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentGiven {
+    /// Version of the notice that was shown: the session's `consent_text_version`.
+    #[schema(example = "2026-01")]
+    pub text_version: String,
+}
+
+/// What a join link is for
+///
+/// Needs no key and tells no names: whoever finds a link learns an office and a time.
+#[utoipa::path(get, path = "/v1/join/{token}", tag = "participant",
+    params(("token" = String, Path, description = "The link's token", example = "dWqIYlYp0mPBkdJwJSDSIA")),
+    responses((status = 200, description = "The appointment", body = Welcome)))]
+async fn welcome(State(api): State<Api>, Path(token): Path<String>) -> Result<JsonBody<Welcome>, Problem> {
+    Ok(JsonBody(api.control.welcome(&token).await?))
+}
+
+/// Enter the admission code
+///
+/// The right code gives a session; an earlier session of the same person ends. A wrong one is `wrong-code` with the
+/// attempts that are left, then `code-locked`. Outside the admission window nothing is compared or counted.
+#[utoipa::path(post, path = "/v1/join/{token}", tag = "participant",
+    params(("token" = String, Path, description = "The link's token", example = "dWqIYlYp0mPBkdJwJSDSIA")),
+    request_body(content = CodeEntry, description = "The code"),
+    responses((status = 200, description = "Admitted", body = Session)))]
+async fn enter_code(
+    State(api): State<Api>,
+    Path(token): Path<String>,
+    Json(entry): Json<CodeEntry>,
+) -> Result<JsonBody<Session>, Problem> {
+    Ok(JsonBody(api.control.enter_code(&token, entry.code.expose()).await?))
+}
+
+/// The session as it is now
+///
+/// `GET /v1/session/events` tells the same after every change.
+#[utoipa::path(get, path = "/v1/session", tag = "participant", security(("session" = [])),
+    responses((status = 200, description = "The session", body = SessionView)))]
+async fn show_session(
+    Participant(caller): Participant,
+    State(api): State<Api>,
+) -> Result<JsonBody<SessionView>, Problem> {
+    Ok(JsonBody(api.control.session_view(&caller).await?))
+}
+
+/// Agree to the recording
+///
+/// Consent to a notice that is not in force is refused: show the session's `consent_text_version`.
+#[utoipa::path(post, path = "/v1/session/consent", tag = "participant", security(("session" = [])),
+    request_body(content = ConsentGiven, description = "Which notice was agreed to"),
+    responses((status = 204, description = "Noted in the ledger")))]
+async fn consent(
+    Participant(caller): Participant,
+    State(api): State<Api>,
+    Json(given): Json<ConsentGiven>,
+) -> Result<StatusCode, Problem> {
+    if api.control.session_view(&caller).await?.consent_text_version != given.text_version {
+        return Err(Kind::CONSENT_TEXT_CHANGED.into());
+    }
+    let consent = Command::Consent { participant: caller.participant, text_version: given.text_version };
+    api.control.command(caller.room, consent).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Enter the waiting room
+///
+/// «Entra nella stanza»: the devices are checked, the operator may let the person in.
+#[utoipa::path(post, path = "/v1/session/enter", tag = "participant", security(("session" = [])),
+    responses((status = 204, description = "Waiting, or inside if let in before")))]
+async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
+    api.control.command(caller.room, Command::EnterWaiting { participant: caller.participant }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Leave
+///
+/// The session stays valid: coming back needs no new code.
+#[utoipa::path(post, path = "/v1/session/leave", tag = "participant", security(("session" = [])),
+    responses((status = 204, description = "Left")))]
+async fn leave(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
+    api.control.command(caller.room, Command::Leave { participant: caller.participant }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

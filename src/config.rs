@@ -1,0 +1,545 @@
+//! Configuration: the built-in `config/default.toml`, then a file, then the environment (`SPORTELLO__SECTION__KEY`).
+//!
+//! Every key stands in `config/default.toml`, so that file is also the list of known keys. Reading goes on past the
+//! first wrong value: [`Problems`] names them all.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::providers::{Env, Format, Toml};
+use figment::value::Value;
+use figment::{Figment, Metadata};
+use serde::de::DeserializeOwned;
+
+use crate::recording::RecorderConfig;
+use crate::room::Profile;
+use crate::sfu::SfuConfig;
+
+const DEFAULTS: &str = include_str!("../config/default.toml");
+const ENV_PREFIX: &str = "SPORTELLO__";
+/// What `config show` and problems print in place of a password.
+const REDACTED: &str = "…";
+
+/// The node's whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pages, REST and events.
+    pub http: Http,
+    /// The media workers.
+    pub media: Media,
+    /// What is kept, and where.
+    pub storage: Storage,
+    /// The recorder.
+    pub recording: Recording,
+    /// Rules that all rooms share.
+    pub rooms: Rooms,
+    /// The log.
+    pub log: Log,
+}
+
+/// Section `http`.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Address and port to answer on; port 0: any free one.
+    pub listen: SocketAddr,
+    /// What join links begin with; `None`: `http://` and the address that was bound.
+    pub public_url: Option<String>,
+}
+
+/// Section `media`.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// Worker threads; 0: one per core.
+    pub workers: usize,
+    /// Address that the UDP sockets are bound to.
+    pub bind: IpAddr,
+    /// First worker's UDP port; 0: any free port each.
+    pub first_port: u16,
+    /// Addresses to announce; empty: those of the interfaces.
+    pub announce: Vec<IpAddr>,
+}
+
+/// Section `storage`.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Folder of everything that is kept.
+    pub data_dir: PathBuf,
+    /// The database, if it is not in `data_dir`.
+    pub database: Option<String>,
+}
+
+/// Section `recording`.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// Folder of the recordings, if it is not in `storage.data_dir`.
+    pub folder: Option<PathBuf>,
+    /// Recorder threads.
+    pub threads: usize,
+    /// How long the recorder may be silent while media goes on.
+    pub longest_silence: Duration,
+}
+
+/// Section `rooms`.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// Folder of further profiles.
+    pub profiles: Option<PathBuf>,
+    /// Version of the recording notice.
+    pub consent_text_version: String,
+}
+
+/// Section `log`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines there are, in tracing's filter language.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For log collectors.
+    Json,
+}
+
+/// Where a configuration comes from: the layers over the built-in defaults.
+#[derive(Clone, Debug)]
+pub struct Sources(Figment);
+
+impl Sources {
+    /// The defaults, then `file` if there is one, then the environment.
+    pub fn new(file: Option<&Path>) -> Self {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        Self(figment.merge(Env::prefixed(ENV_PREFIX).split("__")))
+    }
+
+    /// The same with values of its own between the defaults and the environment.
+    pub fn with_preset(preset: &[(&str, Value)]) -> Self {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        for (key, value) in preset {
+            figment = figment.merge((*key, value));
+        }
+        Self(figment.merge(Env::prefixed(ENV_PREFIX).split("__")))
+    }
+
+    /// Puts one value above all others: what the command line says.
+    #[must_use]
+    pub fn with(self, key: &str, value: &str) -> Self {
+        Self(self.0.merge((key, value)))
+    }
+
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// All problems that were found, not only the first.
+    pub fn read(&self) -> Result<Config, Problems> {
+        Reader::new(&self.0)?.config()
+    }
+
+    /// The values in force as TOML, each with its origin; passwords are left out.
+    ///
+    /// # Errors
+    /// A file that is missing or no TOML.
+    pub fn show(&self) -> Result<String, Problems> {
+        let reader = Reader::new(&self.0)?;
+        let mut lines = Vec::new();
+        for (section, value) in &reader.values {
+            let Some(keys) = value.as_dict() else { continue };
+            lines.push(format!("[{section}]"));
+            for (key, value) in keys {
+                let path = format!("{section}.{key}");
+                lines.push(format!("{key} = {}  # {}", written(&path, value), reader.origin(&path)));
+            }
+            lines.push(String::new());
+        }
+        Ok(lines.join("\n"))
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Problems(pub Vec<Problem>);
+
+/// One wrong value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, e.g. `media.workers`; empty if a source as a whole cannot be read.
+    pub key: String,
+    /// The value as it was written, passwords left out.
+    pub value: Option<String>,
+    /// Where it was written.
+    pub origin: String,
+    /// What is allowed, or what is wrong.
+    pub allowed: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}", self.key)?;
+            if let Some(value) = &self.value {
+                write!(f, " = {value}")?;
+            }
+            write!(f, " ")?;
+        }
+        write!(f, "({}): {}", self.origin, self.allowed)
+    }
+}
+
+impl Config {
+    /// What the media workers need to know.
+    pub fn sfu(&self) -> SfuConfig {
+        let workers = match self.media.workers {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            workers => workers,
+        };
+        SfuConfig {
+            workers,
+            bind: self.media.bind,
+            first_port: self.media.first_port,
+            announce: self.media.announce.clone(),
+        }
+    }
+
+    /// What the recorder needs to know.
+    pub fn recorder(&self) -> RecorderConfig {
+        let folder = self.recording.folder.clone().unwrap_or_else(|| self.storage.data_dir.join("recordings"));
+        RecorderConfig { folder, threads: self.recording.threads }
+    }
+
+    /// Where the database is: a path, or a URL.
+    pub fn database(&self) -> String {
+        self.storage
+            .database
+            .clone()
+            .unwrap_or_else(|| self.storage.data_dir.join("sportello.db").display().to_string())
+    }
+
+    /// The built-in profiles and those of `rooms.profiles`.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be read, or is no profile.
+    pub fn profiles(&self) -> Result<Vec<Profile>, Problems> {
+        let mut profiles = Vec::new();
+        for (name, text) in BUILT_IN_PROFILES {
+            let profile = parse_profile(text).map_err(|error| profile_problem(name, None, &error))?;
+            profiles.push(profile);
+        }
+        let Some(folder) = &self.rooms.profiles else { return Ok(profiles) };
+        let shown = folder.display().to_string();
+        let entries = std::fs::read_dir(folder).map_err(|error| profile_problem(&shown, None, &error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| profile_problem(&shown, None, &error))?.path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let file = path.display().to_string();
+            let text = std::fs::read_to_string(&path).map_err(|error| profile_problem(&shown, Some(&file), &error))?;
+            let profile = parse_profile(&text).map_err(|error| profile_problem(&shown, Some(&file), &error))?;
+            profiles.retain(|known| known.name != profile.name);
+            profiles.push(profile);
+        }
+        Ok(profiles)
+    }
+}
+
+const BUILT_IN_PROFILES: [(&str, &str); 2] = [
+    ("delega", include_str!("../config/profiles/delega.toml")),
+    ("videochiamata", include_str!("../config/profiles/videochiamata.toml")),
+];
+
+fn parse_profile(text: &str) -> Result<Profile, String> {
+    Figment::from(Toml::string(text)).extract().map_err(|error| error.to_string())
+}
+
+fn profile_problem(value: &str, file: Option<&str>, error: &dyn fmt::Display) -> Problems {
+    Problems(vec![Problem {
+        key: "rooms.profiles".into(),
+        value: Some(format!("{value:?}")),
+        origin: file.unwrap_or("profiles").into(),
+        allowed: format!("a folder of profiles like those in config/profiles: {error}"),
+    }])
+}
+
+/// Reads key after key and gathers what is wrong.
+struct Reader<'a> {
+    figment: &'a Figment,
+    values: figment::value::Dict,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(figment: &'a Figment) -> Result<Self, Problems> {
+        let values = figment.extract().map_err(|error| {
+            let origin = error.metadata.as_ref().map_or_else(|| "configuration".into(), |meta| origin_of(meta, ""));
+            Problems(vec![Problem { key: String::new(), value: None, origin, allowed: error.kind.to_string() }])
+        })?;
+        Ok(Self { figment, values, problems: Vec::new() })
+    }
+
+    fn config(mut self) -> Result<Config, Problems> {
+        self.refuse_unknown_keys();
+        let http = self.http();
+        let media = self.media();
+        let storage = self.storage();
+        let recording = self.recording();
+        let rooms = self.rooms();
+        let log = self.log();
+        match (http, media, storage, recording, rooms, log) {
+            (Some(http), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
+                if self.problems.is_empty() =>
+            {
+                Ok(Config { http, media, storage, recording, rooms, log })
+            }
+            _ => Err(Problems(self.problems)),
+        }
+    }
+
+    fn http(&mut self) -> Option<Http> {
+        let listen = self.parse("http.listen", "an address and a port, e.g. \"127.0.0.1:8080\"");
+        let public_url = self.read(
+            "http.public_url",
+            "empty, or http(s)://host[:port] without a slash at the end",
+            |url: String| {
+                let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+                match rest {
+                    _ if url.is_empty() => Some(None),
+                    Some(host) if !host.is_empty() && !url.ends_with('/') && !url.contains(['?', '#', '@', ' ']) => {
+                        Some(Some(url))
+                    }
+                    _ => None,
+                }
+            },
+        );
+        Some(Http { listen: listen?, public_url: public_url? })
+    }
+
+    fn media(&mut self) -> Option<Media> {
+        let workers = self.range("media.workers", 0, 1024);
+        let bind = self.parse("media.bind", "an IP address, e.g. \"0.0.0.0\"");
+        let first_port = self.read("media.first_port", "a UDP port, 0 to 65535", Some::<u16>);
+        let announce =
+            self.read("media.announce", "a list of IP addresses, e.g. [\"203.0.113.7\"]", |list: Vec<String>| {
+                let parsed: Result<Vec<IpAddr>, _> = list.iter().map(|text| text.parse()).collect();
+                parsed.ok().filter(|addresses| addresses.iter().all(|address| !address.is_unspecified()))
+            });
+        let media = Media { workers: workers?, bind: bind?, first_port: first_port?, announce: announce? };
+        let last = usize::from(media.first_port) + media.workers.max(1) - 1;
+        if media.first_port != 0 && last > usize::from(u16::MAX) {
+            self.problem("media.first_port", "a port low enough that every worker's port is below 65536");
+            return None;
+        }
+        Some(media)
+    }
+
+    fn storage(&mut self) -> Option<Storage> {
+        let data_dir =
+            self.read("storage.data_dir", "a folder", |text: String| (!text.is_empty()).then(|| text.into()));
+        let database = self.read("storage.database", "empty, or a file", Some::<String>);
+        Some(Storage { data_dir: data_dir?, database: given(database?) })
+    }
+
+    fn recording(&mut self) -> Option<Recording> {
+        let folder = self.read("recording.folder", "empty, or a folder", Some::<String>);
+        let threads = self.range("recording.threads", 1, 64);
+        let silence = self.range("recording.longest_silence_ms", 500, 10_000);
+        let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
+        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence })
+    }
+
+    fn rooms(&mut self) -> Option<Rooms> {
+        let profiles = self.read("rooms.profiles", "empty, or a folder", Some::<String>);
+        let version = self.read("rooms.consent_text_version", "1 to 32 characters", |text: String| {
+            (1..=32).contains(&text.chars().count()).then_some(text)
+        });
+        Some(Rooms { profiles: given(profiles?).map(PathBuf::from), consent_text_version: version? })
+    }
+
+    fn log(&mut self) -> Option<Log> {
+        let format = self.read("log.format", "\"text\" or \"json\"", |text: String| match text.as_str() {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        let filter = self.read("log.filter", "levels, e.g. \"info,sportello::sfu=debug\"", |text: String| {
+            tracing_subscriber::EnvFilter::try_new(&text).is_ok().then_some(text)
+        });
+        Some(Log { format: format?, filter: filter? })
+    }
+
+    /// A value of the file's type `T` that `accept` turns into what we keep, or refuses.
+    fn read<T: DeserializeOwned, U>(
+        &mut self,
+        key: &str,
+        allowed: &str,
+        accept: impl FnOnce(T) -> Option<U>,
+    ) -> Option<U> {
+        let value = self.figment.extract_inner_lossy::<T>(key).ok().and_then(accept);
+        if value.is_none() {
+            self.problem(key, allowed);
+        }
+        value
+    }
+
+    fn parse<U: std::str::FromStr>(&mut self, key: &str, allowed: &str) -> Option<U> {
+        self.read(key, allowed, |text: String| text.parse().ok())
+    }
+
+    fn range(&mut self, key: &str, from: usize, to: usize) -> Option<usize> {
+        self.read(key, &format!("a whole number from {from} to {to}"), |n: usize| (from..=to).contains(&n).then_some(n))
+    }
+
+    fn problem(&mut self, key: &str, allowed: &str) {
+        let value = self.figment.find_value(key).ok();
+        let problem = Problem {
+            key: key.into(),
+            value: value.map(|value| written(key, &value)),
+            origin: self.origin(key),
+            allowed: format!("allowed is {allowed}"),
+        };
+        self.problems.push(problem);
+    }
+
+    fn refuse_unknown_keys(&mut self) {
+        let known: figment::value::Dict = Figment::from(Toml::string(DEFAULTS)).extract().unwrap_or_default();
+        let mut unknown = Vec::new();
+        for (section, value) in &self.values {
+            let Some(known_keys) = known.get(section).and_then(Value::as_dict) else {
+                unknown.push((section.clone(), format!("no such section; there are {}", names(&known))));
+                continue;
+            };
+            let Some(keys) = value.as_dict() else {
+                unknown.push((section.clone(), format!("a section with the keys {}", names(known_keys))));
+                continue;
+            };
+            for key in keys.keys().filter(|key| !known_keys.contains_key(*key)) {
+                unknown.push((format!("{section}.{key}"), format!("no such key; there are {}", names(known_keys))));
+            }
+        }
+        for (key, allowed) in unknown {
+            let origin = self.origin(&key);
+            self.problems.push(Problem { key, value: None, origin, allowed });
+        }
+    }
+
+    fn origin(&self, key: &str) -> String {
+        self.figment.find_metadata(key).map_or_else(|| "nowhere".into(), |meta| origin_of(meta, key))
+    }
+}
+
+/// An empty string in the file means «none».
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn names(keys: &figment::value::Dict) -> String {
+    keys.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn origin_of(metadata: &Metadata, key: &str) -> String {
+    match &metadata.source {
+        Some(figment::Source::File(path)) => format!("file {}", path.display()),
+        Some(figment::Source::Code(_)) => "command line or preset".into(),
+        _ if metadata.name.contains("environment") => {
+            format!("environment {ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"))
+        }
+        _ => "built-in default".into(),
+    }
+}
+
+/// A value as TOML writes it; a password in a URL is left out.
+fn written(key: &str, value: &Value) -> String {
+    if key == "storage.database"
+        && let Some(url) = value.as_str()
+        && let Some((scheme, rest)) = url.split_once("://")
+        && let Some((_, host)) = rest.rsplit_once('@')
+    {
+        return format!("\"{scheme}://{REDACTED}@{host}\"");
+    }
+    // JSON's strings, numbers, booleans and lists are TOML's.
+    serde_json::to_string(value).unwrap_or_else(|_| REDACTED.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(preset: &[(&str, Value)]) -> String {
+        Sources::with_preset(preset).read().map_or_else(|problems| problems.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn the_built_in_defaults_are_valid() {
+        let config = Sources::new(None).read().unwrap();
+        assert_eq!(config.http.listen.port(), 8080);
+        assert!(config.sfu().workers >= 1, "0 means as many as cores");
+        assert!(config.recorder().folder.ends_with("data/recordings"));
+        assert_eq!(config.profiles().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_key_value_and_what_is_allowed() {
+        let text = problems(&[
+            ("http.listen", "everywhere".into()),
+            ("media.workers", 5000.into()),
+            ("media.announce", vec!["0.0.0.0"].into()),
+            ("recording.thread", 1.into()),
+            ("recorder.threads", 1.into()),
+            ("log.format", "xml".into()),
+        ]);
+        for expected in [
+            "http.listen = \"everywhere\" ",
+            "an address and a port",
+            "media.workers = 5000",
+            "a whole number from 0 to 1024",
+            "media.announce = [\"0.0.0.0\"]",
+            "recording.thread (",
+            "no such key; there are folder, longest_silence_ms, threads",
+            "recorder (",
+            "no such section; there are http, log, media, recording, rooms, storage",
+            "\"text\" or \"json\"",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+        }
+        assert_eq!(text.lines().count(), 6, "{text}");
+    }
+
+    #[test]
+    fn ports_of_all_workers_must_exist() {
+        let text = problems(&[("media.first_port", 65_530.into()), ("media.workers", 10.into())]);
+        assert!(text.contains("media.first_port = 65530"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_file_is_a_problem_that_names_it() {
+        let problems = Sources::new(Some(Path::new("/nowhere/at/all.toml"))).read().unwrap_err();
+        assert!(problems.to_string().contains("/nowhere/at/all.toml"), "{problems}");
+    }
+
+    #[test]
+    fn the_file_says_where_a_wrong_value_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, "[media]\nworkers = \"many\"\n").unwrap();
+        let problems = Sources::new(Some(&file)).read().unwrap_err().to_string();
+        assert!(problems.contains("media.workers = \"many\" (file ") && problems.contains("node.toml"), "{problems}");
+    }
+
+    #[test]
+    fn a_database_password_is_never_shown() {
+        let sources = Sources::with_preset(&[("storage.database", "postgres://me:hunter2@db/x".into())]);
+        let shown = sources.show().unwrap();
+        assert!(shown.contains("postgres://…@db/x") && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,565 @@
+//! A room's actor: the one task that decides, stores, and makes the media workers and the recorder follow.
+//!
+//! What the workers and the recorder report is stored before anything else is: if the database fails, media stops
+//! and the report waits until it can be written.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::seam::{Media, Recording};
+use super::secrets::{new_code, new_session};
+use super::stage::{Fact, Stage};
+use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
+use super::view::View;
+use super::views::{Caller, Connection, RoomView, Session, SessionEvent, SessionView, Welcome};
+use super::{Error, Fault, Shared, booking};
+use crate::clock::Now;
+use crate::id::{ConnectionId, ParticipantId};
+use crate::media::RecordingFault;
+use crate::recording;
+use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Room};
+use crate::sfu;
+use crate::store::{Appointment, Change, Hash, Person, Record, Secret};
+
+/// How often a live room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
+/// every live room, longer lets media flow longer after the last acknowledgement.
+const LIVE_ROUND: Duration = Duration::from_millis(250);
+
+/// How often a report that the database did not take is tried again.
+const STORE_ROUND: Duration = Duration::from_secs(1);
+
+/// Longest sleep: how late a room notices that the wall clock was set. Shorter wakes every booked room more often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Least sleep before a deadline that has passed and that nothing followed from: keeps a mistake in the rules from
+/// becoming a busy loop.
+const LEAST_SLEEP: Duration = Duration::from_millis(5);
+
+/// Where an answer goes. The asker may be gone, which changes nothing.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What an actor can be asked.
+pub(super) enum Ask {
+    Command { command: Command, reply: Reply<()> },
+    TryCode { participant: ParticipantId, code: Secret, reply: Reply<Session> },
+    ReissueCode { participant: ParticipantId, reply: Reply<Secret> },
+    Room { reply: Reply<RoomView> },
+    Welcome { participant: ParticipantId, reply: Reply<Welcome> },
+    Session { caller: Caller, reply: Reply<SessionView> },
+    Connect { caller: Caller, offer: String, reply: Reply<Connection> },
+    RestartIce { caller: Caller, connection: ConnectionId, fragment: String, reply: Reply<Option<String>> },
+    Disconnect { caller: Caller, connection: ConnectionId, reply: Reply<()> },
+    Subscribe { caller: Caller, reply: Reply<Subscription> },
+    Shutdown { reply: Reply<()> },
+}
+
+pub(super) struct Actor<M, R> {
+    shared: Arc<Shared<M, R>>,
+    inbox: mpsc::Receiver<Ask>,
+    room: Room,
+    appointment: Appointment,
+    stage: Stage<M, R>,
+    subscribers: Vec<Subscriber>,
+    /// Reports that are not in the ledger yet. Nothing is decided before they are.
+    backlog: VecDeque<Command>,
+    /// Media was stopped because the database did not take a report.
+    held_back: bool,
+}
+
+impl<M: Media, R: Recording> Actor<M, R> {
+    pub(super) fn new(
+        shared: Arc<Shared<M, R>>,
+        inbox: mpsc::Receiver<Ask>,
+        room: Room,
+        appointment: Appointment,
+    ) -> Self {
+        let stage = Stage::new(room.id(), Arc::clone(&shared));
+        Self {
+            shared,
+            inbox,
+            room,
+            appointment,
+            stage,
+            subscribers: Vec::new(),
+            backlog: VecDeque::new(),
+            held_back: false,
+        }
+    }
+
+    /// Takes the room up again after a restart: the connections and the monotonic clock of the earlier run are gone.
+    pub(super) fn restarted(mut self) -> Self {
+        self.backlog.push_back(Command::Restarted);
+        self
+    }
+
+    /// Runs the room until nothing can happen in it any more, or the node shuts down.
+    pub(super) async fn run(mut self) {
+        loop {
+            // What follows a failure here has been done: media is stopped, and it is tried again at the next round.
+            let _ = self.store_backlog().await;
+            // At every turn, not only when the sleep is over: a busy room must not put its deadlines off.
+            self.keep_time().await;
+            if self.may_rest() && self.rest().await {
+                return;
+            }
+            let wake = tokio::time::sleep(self.sleep());
+            tokio::select! {
+                biased;
+                // While the database is down, the worker's reports wait with the worker, which stops when they are too many.
+                fact = self.stage.next_fact(self.backlog.is_empty()) => match fact {
+                    Fact::Recorder(fact) => self.on_recorder(fact).await,
+                    Fact::Worker(fact) => self.on_worker(fact).await,
+                },
+                ask = self.inbox.recv() => match ask {
+                    Some(Ask::Shutdown { reply }) => {
+                        self.shut_down().await;
+                        // The asker waits for exactly this; if it gave up, nobody does.
+                        let _ = reply.send(Ok(()));
+                        return;
+                    }
+                    Some(ask) => self.answer(ask).await,
+                    None => return,
+                },
+                () = wake => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask) {
+        // Whoever asked may have gone: the answer is then for nobody.
+        match ask {
+            Ask::Command { command, reply } => {
+                let _ = reply.send(self.decide(command, Vec::new()).await);
+            }
+            Ask::TryCode { participant, code, reply } => {
+                let _ = reply.send(self.try_code(participant, &code).await);
+            }
+            Ask::ReissueCode { participant, reply } => {
+                let _ = reply.send(self.reissue_code(participant).await);
+            }
+            Ask::Room { reply } => {
+                let _ = reply.send(Ok(self.view().room()));
+            }
+            Ask::Welcome { participant, reply } => {
+                let _ = reply.send(self.view().welcome(participant));
+            }
+            Ask::Session { caller, reply } => {
+                let _ = reply.send(self.check(&caller).and_then(|()| self.session_view(caller.participant)));
+            }
+            Ask::Connect { caller, offer, reply } => {
+                let _ = reply.send(self.connect(&caller, offer).await);
+            }
+            Ask::RestartIce { caller, connection, fragment, reply } => {
+                let _ = reply.send(self.restart_ice(&caller, connection, fragment).await);
+            }
+            Ask::Disconnect { caller, connection, reply } => {
+                let _ = reply.send(self.disconnect(&caller, connection).await);
+            }
+            Ask::Subscribe { caller, reply } => {
+                let _ = reply.send(self.subscribe(&caller));
+            }
+            Ask::Shutdown { reply } => {
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    // ── decide, store, announce ──────────────────────────────────────────────────────────────────────────────────
+
+    /// Carries out a command that someone waits for. `changes` belong to it, if the rules accept it.
+    async fn decide(&mut self, command: Command, changes: Vec<Change>) -> Result<(), Error> {
+        self.store_backlog().await?;
+        let done = self.commit(command, changes).await;
+        // If media was stopped for what could then not be stored, it goes on as before.
+        self.held_back |= matches!(done, Err(Error::Unavailable(_)));
+        done
+    }
+
+    /// Takes in what the workers or the recorder report, or time brought.
+    async fn report(&mut self, command: Command) {
+        self.backlog.push_back(command);
+        // On failure media is stopped and the report stays.
+        let _ = self.store_backlog().await;
+    }
+
+    /// Stores the reports that wait, in order.
+    async fn store_backlog(&mut self) -> Result<(), Error> {
+        while let Some(command) = self.backlog.pop_front() {
+            match self.commit(command.clone(), Vec::new()).await {
+                Ok(()) => {}
+                Err(Error::Refused(refusal)) => {
+                    tracing::debug!(room = %self.room.id(), %refusal, "a report changed nothing");
+                }
+                Err(error) => {
+                    self.backlog.push_front(command);
+                    self.held_back = true;
+                    self.stage.set_flow(false).await;
+                    return Err(error);
+                }
+            }
+        }
+        if std::mem::take(&mut self.held_back) {
+            self.stage.set_flow(self.room.flow()).await;
+        }
+        Ok(())
+    }
+
+    /// Decides, stores, carries out, announces.
+    async fn commit(&mut self, command: Command, mut changes: Vec<Change>) -> Result<(), Error> {
+        let now = self.now();
+        let Decision { events, effects, refusal } = self.room.handle(now, command);
+        // Stopping never waits for a disk.
+        if effects.iter().any(|effect| matches!(effect, Effect::StopFlow | Effect::CloseMedia)) {
+            self.stage.set_flow(false).await;
+        }
+        if refusal.is_some() {
+            changes.clear();
+        }
+        changes.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::EndSession(participant) => Some(Change::SessionEnded { participant: *participant }),
+            _ => None,
+        }));
+        changes.extend(events.iter().filter_map(|event| match event {
+            Event::Rescheduled { start, end } => Some(Change::Times { start: *start, end: *end }),
+            _ => None,
+        }));
+        let opened = events.contains(&Event::Opened);
+        let entries: Vec<Entry> = events.into_iter().map(|event| Entry::at(now, event)).collect();
+        let changed = !entries.is_empty() || !changes.is_empty();
+        if changed {
+            self.store(now, &entries, &changes).await?;
+        }
+        if opened && let Err(error) = self.stage.open().await {
+            // It is tried again when somebody connects, and they are told.
+            tracing::warn!(room = %self.room.id(), %error, "the room is open and has no media yet");
+        }
+        let ended = self.carry_out(effects).await;
+        if changed {
+            self.announce();
+        }
+        for participant in ended {
+            self.end_subscriptions(participant);
+        }
+        refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// Stores entries with what belongs to them, and only then takes them in.
+    async fn store(&mut self, now: Now, entries: &[Entry], changes: &[Change]) -> Result<(), Error> {
+        let mut after = self.room.clone();
+        for entry in entries {
+            after.apply(entry);
+        }
+        let record = Record { room: self.room.id(), entries, phase: after.phase(), changes, at: now.wall };
+        self.shared.store.record(&record).await.map_err(|error| {
+            tracing::error!(room = %self.room.id(), %error, "the database did not take a room's entries");
+            Error::Unavailable(Fault::Store(error))
+        })?;
+        self.room = after;
+        for change in changes {
+            match *change {
+                Change::Times { start, end } => (self.appointment.start, self.appointment.end) = (start, end),
+                Change::Code { participant, code } => self.change_person(participant, |person| person.code = code),
+                Change::SessionStarted { participant, token } => {
+                    self.change_person(participant, |person| person.session = Some(token));
+                }
+                Change::SessionEnded { participant } => self.change_person(participant, |person| person.session = None),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the world follow; returns whose session is over.
+    async fn carry_out(&mut self, effects: Vec<Effect>) -> Vec<ParticipantId> {
+        let mut ended = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::StartFlow => self.stage.set_flow(!self.held_back).await,
+                Effect::StopFlow => self.stage.set_flow(false).await,
+                Effect::Disconnect(participant) => self.stage.disconnect_person(participant).await,
+                Effect::EndSession(participant) => ended.push(participant),
+                Effect::CloseMedia => {
+                    let gone = self.stage.close().await;
+                    self.backlog.extend(gone);
+                }
+            }
+        }
+        ended
+    }
+
+    // ── what is reported ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async fn on_worker(&mut self, fact: Option<sfu::Fact>) {
+        let Some(fact) = fact else {
+            tracing::error!(room = %self.room.id(), "the room's media worker is gone");
+            let gone = self.stage.close().await;
+            self.backlog.extend(gone);
+            return;
+        };
+        match fact {
+            sfu::Fact::Connected { connection } => {
+                if let Some(participant) = self.stage.owner(connection) {
+                    self.report(Command::Connected { participant, connection }).await;
+                }
+            }
+            sfu::Fact::Disconnected { connection, last_seen } => {
+                self.stage.forget(connection);
+                self.report(Command::Disconnected { connection, last_seen }).await;
+            }
+            sfu::Fact::SourceChanged { connection, source, active, since } => {
+                self.report(Command::SourceChanged { connection, source, active, since }).await;
+            }
+            sfu::Fact::Slots { connection, slots } => {
+                if let Some((participant, event)) = self.stage.take_slots(connection, slots) {
+                    self.tell(participant, &event);
+                }
+            }
+            sfu::Fact::TapFailed { error } => {
+                tracing::error!(room = %self.room.id(), %error, "the room's tap failed");
+                // The recorder may know the cause better, and have said so at the same moment.
+                while let Some(fact) = self.stage.waiting_recorder_fact() {
+                    self.on_recorder(Some(fact)).await;
+                }
+                self.lose_recording(RecordingFault::Overflow).await;
+            }
+        }
+    }
+
+    async fn on_recorder(&mut self, fact: Option<recording::Fact>) {
+        match fact {
+            Some(recording::Fact::Started { connection }) => {
+                let Some(participant) = self.stage.owner(connection) else { return };
+                if matches!(self.room.recording(), RecordingState::Lost(_)) && !self.stage.is_broken() {
+                    self.report(Command::RecordingResumed).await;
+                }
+                self.report(Command::RecordingStarted { participant, connection }).await;
+                // Only what the ledger knows to be recorded may be forwarded.
+                if self.backlog.is_empty() {
+                    self.stage.recording_started(connection).await;
+                } else {
+                    self.stage.owe_recording_started(connection);
+                }
+            }
+            Some(recording::Fact::Lost { fault }) => self.lose_recording(fault).await,
+            Some(recording::Fact::Finished { connection, original }) => {
+                self.stage.keep_original(connection, original).await;
+            }
+            Some(recording::Fact::Closed) | None => {
+                tracing::error!(room = %self.room.id(), "the recorder gave the room up");
+                self.lose_recording(RecordingFault::WriteFailed).await;
+            }
+        }
+    }
+
+    /// Fails closed: media stops first, then it is written down why.
+    async fn lose_recording(&mut self, fault: RecordingFault) {
+        self.stage.set_flow(false).await;
+        if self.stage.mark_broken() {
+            tracing::error!(room = %self.room.id(), ?fault, "the room is not recorded any more");
+            self.report(Command::RecordingLost { reason: fault }).await;
+        }
+    }
+
+    async fn keep_time(&mut self) {
+        if self.stage.is_silent(self.shared.clock.mono(), self.shared.settings.longest_silence) {
+            self.lose_recording(RecordingFault::Stalled).await;
+        }
+        let (now, deadline) = (self.now(), self.room.deadline());
+        let due = deadline.mono.is_some_and(|at| at <= now.mono) || deadline.wall.is_some_and(|at| at <= now.wall);
+        if due && self.backlog.is_empty() {
+            self.report(Command::Tick).await;
+        }
+        self.subscribers.retain(|subscriber| !subscriber.is_gone());
+        self.stage.reap();
+    }
+
+    fn sleep(&self) -> Duration {
+        let (now, deadline) = (self.now(), self.room.deadline());
+        // A millisecond more: the rules see whole milliseconds.
+        let mono = deadline.mono.map(|at| at.since(now.mono) + Duration::from_millis(1));
+        let wall = deadline
+            .wall
+            .map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1));
+        let live = self.stage.is_flowing().then_some(LIVE_ROUND);
+        let store = (!self.backlog.is_empty()).then_some(STORE_ROUND);
+        let over = self.room.is_over().then_some(STORE_ROUND);
+        let soonest = [mono, wall, live, store, over].into_iter().flatten().min();
+        soonest.map_or(LONGEST_SLEEP, |sleep| sleep.clamp(LEAST_SLEEP, LONGEST_SLEEP))
+    }
+
+    // ── admission and media ──────────────────────────────────────────────────────────────────────────────────────
+
+    async fn try_code(&mut self, participant: ParticipantId, code: &Secret) -> Result<Session, Error> {
+        self.store_backlog().await?;
+        self.room.may_try_code(self.now(), participant)?;
+        let typed: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
+        let digits = self.room.profile().code_digits;
+        if typed.len() != usize::from(digits) || !typed.bytes().all(|byte| byte.is_ascii_digit()) {
+            // It cannot be anybody's code: a slip of the hand does not cost an attempt.
+            return Err(booking::invalid("code", format!("{digits} digits")));
+        }
+        let person = self.person(participant)?;
+        let right = self.shared.settings.code_key.matches(participant, &typed, &person.code);
+        let session_token = new_session().map_err(Error::Unavailable)?;
+        let token = Hash::of_token(session_token.expose());
+        let change = Change::SessionStarted { participant, token };
+        let changes = if right { vec![change] } else { Vec::new() };
+        self.decide(Command::TryCode { participant, right }, changes).await?;
+        // An earlier session of the same person, on whatever device, is over.
+        self.end_subscriptions(participant);
+        self.stage.disconnect_person(participant).await;
+        Ok(Session { session_token, room_id: self.room.id(), participant_id: participant })
+    }
+
+    async fn reissue_code(&mut self, participant: ParticipantId) -> Result<Secret, Error> {
+        let code = new_code(self.room.profile().code_digits).map_err(Error::Unavailable)?;
+        let hash = self.shared.settings.code_key.hash(participant, code.expose());
+        self.decide(Command::ReissueCode { participant }, vec![Change::Code { participant, code: hash }]).await?;
+        Ok(code)
+    }
+
+    async fn connect(&mut self, caller: &Caller, offer: String) -> Result<Connection, Error> {
+        self.check(caller)?;
+        self.store_backlog().await?;
+        self.room.may_connect(caller.participant)?;
+        let gone = self.stage.open_for(caller.participant).await?;
+        self.backlog.extend(gone);
+        self.store_backlog().await?;
+        let connection = ConnectionId::new(self.now().wall);
+        let answer = self.stage.connect(connection, caller.participant, caller.role, offer).await?;
+        Ok(Connection { connection, answer })
+    }
+
+    async fn restart_ice(
+        &mut self,
+        caller: &Caller,
+        connection: ConnectionId,
+        fragment: String,
+    ) -> Result<Option<String>, Error> {
+        self.check(caller)?;
+        self.stage.check_owner(connection, caller.participant)?;
+        self.stage.restart_ice(connection, fragment).await
+    }
+
+    async fn disconnect(&mut self, caller: &Caller, connection: ConnectionId) -> Result<(), Error> {
+        self.check(caller)?;
+        self.stage.check_owner(connection, caller.participant)?;
+        self.stage.disconnect(connection).await;
+        Ok(())
+    }
+
+    // ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn subscribe(&mut self, caller: &Caller) -> Result<Subscription, Error> {
+        self.check(caller)?;
+        let (mut subscriber, subscription) = Subscriber::new(caller.participant);
+        let view = SessionEvent::Session { session: Box::new(self.session_view(caller.participant)?) };
+        let slots = self.stage.slots_of(caller.participant);
+        if std::iter::once(view).chain(slots).all(|event| subscriber.tell(event)) {
+            self.subscribers.push(subscriber);
+        }
+        Ok(subscription)
+    }
+
+    /// Tells everyone how the room is now.
+    fn announce(&mut self) {
+        let mut subscribers = std::mem::take(&mut self.subscribers);
+        subscribers.retain_mut(|subscriber| match self.session_view(subscriber.participant) {
+            Ok(view) => subscriber.tell(SessionEvent::Session { session: Box::new(view) }),
+            Err(_) => false,
+        });
+        self.subscribers = subscribers;
+    }
+
+    fn tell(&mut self, participant: ParticipantId, event: &SessionEvent) {
+        self.subscribers
+            .retain_mut(|subscriber| subscriber.participant != participant || subscriber.tell(event.clone()));
+    }
+
+    fn end_subscriptions(&mut self, participant: ParticipantId) {
+        self.subscribers.retain(|subscriber| {
+            let over = subscriber.participant == participant;
+            if over {
+                subscriber.close(SubscriptionEnd::SessionEnded);
+            }
+            !over
+        });
+    }
+
+    // ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn may_rest(&self) -> bool {
+        self.room.is_over() && self.backlog.is_empty() && self.subscribers.is_empty() && self.stage.is_dark()
+    }
+
+    /// Ends the actor of a room in which nothing can happen any more, unless someone is about to ask it something.
+    async fn rest(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let _loading = shared.loading.lock().await;
+        if !self.inbox.is_empty() {
+            return false;
+        }
+        self.inbox.close();
+        while let Some(ask) = self.inbox.recv().await {
+            self.answer(ask).await;
+        }
+        for subscriber in &self.subscribers {
+            subscriber.close(SubscriptionEnd::ShuttingDown);
+        }
+        shared.rooms.remove(&self.room.id());
+        true
+    }
+
+    async fn shut_down(&mut self) {
+        let gone = self.stage.close().await;
+        self.backlog.extend(gone);
+        if let Err(error) = self.store_backlog().await {
+            tracing::error!(room = %self.room.id(), %error, "a room's last entries are lost");
+        }
+        self.stage.finish().await;
+        for subscriber in &self.subscribers {
+            subscriber.close(SubscriptionEnd::ShuttingDown);
+        }
+        self.shared.rooms.remove(&self.room.id());
+    }
+
+    // ── small things ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn now(&self) -> Now {
+        self.shared.clock.now()
+    }
+
+    /// Whether this is still the person's session: it may have ended since the token was looked up.
+    fn check(&self, caller: &Caller) -> Result<(), Error> {
+        let person = self.person(caller.participant).map_err(|_| Error::Unauthenticated)?;
+        if person.session == Some(caller.session) { Ok(()) } else { Err(Error::Unauthenticated) }
+    }
+
+    fn person(&self, participant: ParticipantId) -> Result<&Person, Error> {
+        let known = self.appointment.people.iter().find(|person| person.id == participant);
+        known.ok_or(Error::Refused(crate::room::Refusal::UnknownParticipant))
+    }
+
+    fn change_person(&mut self, participant: ParticipantId, change: impl FnOnce(&mut Person)) {
+        if let Some(person) = self.appointment.people.iter_mut().find(|person| person.id == participant) {
+            change(person);
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            room: &self.room,
+            appointment: &self.appointment,
+            consent_text_version: &self.shared.settings.consent_text_version,
+            // Not what the rules want but what is so: nothing flows while a report waits for the database.
+            held_back: self.held_back,
+            now: self.now().wall,
+        }
+    }
+
+    fn session_view(&self, participant: ParticipantId) -> Result<SessionView, Error> {
+        self.view().session(participant)
+    }
+}

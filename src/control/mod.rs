@@ -1,0 +1,438 @@
+//! The part that runs rooms: one actor each, that asks [`room`](crate::room) what follows from a command, stores it,
+//! and then makes the media workers and the recorder do it.
+//!
+//! Persist, then announce: what anybody was told is in the database.
+
+mod actor;
+mod booking;
+mod seam;
+mod secrets;
+mod stage;
+mod subscription;
+mod view;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use self::actor::{Actor, Ask, Reply};
+use crate::clock::Clock;
+use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::recording::Recorder;
+pub use crate::room::Place;
+use crate::room::{self, Command, Entry, Profile, Refusal, Room};
+use crate::sfu::{ConnectError, Sfu};
+use crate::store::{self, Appointment, Hash, Person, Store};
+pub use crate::store::{Personal, Scope, Secret};
+pub use seam::{Media, Recording};
+pub use secrets::CodeKey;
+pub use subscription::{Subscription, SubscriptionEnd};
+pub use views::{
+    Booked, Booking, BookingParticipant, Caller, Connection, Consent, IceServer, Invitation, LedgerLine, Me,
+    ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, Session, SessionEvent,
+    SessionMessage, SessionRoom, SessionView, SlotView, Welcome,
+};
+
+/// What control must be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The profiles that rooms may follow.
+    pub profiles: Vec<Profile>,
+    /// Where people reach this node, without a slash at the end, e.g. `http://127.0.0.1:8080`.
+    pub public_url: String,
+    /// Version of the recording notice that pages show, e.g. `2026-01`.
+    pub consent_text_version: String,
+    /// Key of the admission codes' hashes.
+    pub code_key: CodeKey,
+    /// How long the recorder may go without an acknowledgement while a room is live. Raising it lets more media
+    /// flow that may turn out not to be on disk; lowering it suspends rooms on an ordinary sync pause.
+    pub longest_silence: Duration,
+}
+
+/// Questions that wait for one room. An operator and nine participants ask a few a second; when more wait, the
+/// room's database or worker is stuck, and the askers wait with it.
+const WAITING_ASKS: usize = 1_024;
+
+/// Runs the rooms. Clones speak to the same ones.
+pub struct Control<M = Sfu, R = Recorder> {
+    shared: Arc<Shared<M, R>>,
+}
+
+/// What control and the rooms' actors share.
+struct Shared<M, R> {
+    store: Store,
+    media: M,
+    recorder: R,
+    settings: Settings,
+    clock: Clock,
+    /// The rooms that have an actor.
+    rooms: DashMap<RoomId, mpsc::Sender<Ask>>,
+    /// Held while an actor is made for a stored room, and while one ends: a room never has two.
+    loading: Mutex<()>,
+    closing: AtomicBool,
+}
+
+/// Why control did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store failed. The disk's fault.
+    #[error("cannot restore the rooms: {0}")]
+    Store(#[from] store::Error),
+}
+
+/// Why something was not done, by who is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The room's rules do not allow it. The caller's fault.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no such room. The caller's fault.
+    #[error("there is no such room")]
+    UnknownRoom,
+    /// No such join link. The caller's fault.
+    #[error("this link is not known")]
+    UnknownLink,
+    /// No such media connection of this session. The caller's fault.
+    #[error("there is no such media connection")]
+    UnknownConnection,
+    /// The key or session token is not known, or not any more. The caller's fault.
+    #[error("not authenticated")]
+    Unauthenticated,
+    /// The caller is known and may not do this. The caller's fault.
+    #[error("not allowed")]
+    Forbidden,
+    /// A field of the request is wrong. The caller's fault.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which field, e.g. `participants[1].phone`.
+        field: String,
+        /// What is allowed, for the caller to read.
+        reason: String,
+    },
+    /// The SDP offer could not be answered. The caller's fault.
+    #[error("{0}")]
+    BadOffer(ConnectError),
+    /// The node cannot do it now. Its own fault: the cause is for the log, not for the caller.
+    #[error("not possible at the moment")]
+    Unavailable(#[source] Fault),
+}
+
+/// What is wrong with the node; never shown to a client.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The media workers failed.
+    #[error("media: {0}")]
+    Media(ConnectError),
+    /// The operating system's random generator failed.
+    #[error("the operating system gives no random numbers")]
+    Random,
+    /// The room's actor is gone.
+    #[error("the room does not answer")]
+    RoomGone,
+    /// The node is shutting down.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+impl<M: Media, R: Recording> Control<M, R> {
+    /// Restores the unfinished rooms and takes commands.
+    ///
+    /// A room whose stored ledger does not hold together is left alone and logged; the others go on.
+    pub async fn start(
+        store: Store,
+        media: M,
+        recorder: R,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let rooms = DashMap::new();
+        let (loading, closing) = (Mutex::new(()), AtomicBool::new(false));
+        let shared = Arc::new(Shared { store, media, recorder, settings, clock, rooms, loading, closing });
+        let control = Self { shared };
+        for room in control.shared.store.unfinished().await? {
+            if let Err(error) = control.load(room).await {
+                tracing::error!(%room, cause = ?error, "a room could not be restored");
+            }
+        }
+        Ok(control)
+    }
+
+    /// Books a room.
+    pub async fn create_room(&self, booking: Booking) -> Result<Booked, Error> {
+        let settings = &self.shared.settings;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::Unavailable(Fault::ShuttingDown));
+        }
+        let booking = booking::check(booking)?;
+        let known = settings.profiles.iter().find(|profile| profile.name == booking.profile);
+        let profile = known.ok_or_else(|| booking::invalid("profile", "no such profile"))?;
+        let now = self.shared.clock.now();
+        let id = RoomId::new(now.wall);
+        let Booking { office, counter, reason, reference, start, end, participants, .. } = booking;
+        let mut people = Vec::with_capacity(participants.len());
+        let mut invitations = Vec::with_capacity(participants.len());
+        for guest in participants {
+            let participant = ParticipantId::new(now.wall);
+            let code = secrets::new_code(profile.code_digits).map_err(Error::Unavailable)?;
+            let join_token = secrets::new_link().map_err(Error::Unavailable)?;
+            people.push(Person {
+                id: participant,
+                role: guest.role,
+                name: guest.name.clone(),
+                fiscal_code: guest.fiscal_code,
+                phone: guest.phone,
+                operator_number: guest.operator_number,
+                link: Hash::of_token(join_token.expose()),
+                code: settings.code_key.hash(participant, code.expose()),
+                session: None,
+            });
+            let join_url = Secret::new(format!("{}/join/{}", settings.public_url, join_token.expose()));
+            invitations.push(Invitation {
+                id: participant,
+                role: guest.role,
+                name: guest.name,
+                join_token,
+                join_url,
+                code,
+            });
+        }
+        let roles = people.iter().map(|person| (person.id, person.role)).collect();
+        let asked = room::Appointment { room: id, start, end, participants: roles };
+        let booked = Room::book(now, profile, asked).map_err(|error| booking::refused(&error))?;
+        let entries = [Entry::at(now, booked)];
+        let appointment =
+            Appointment { id, profile: profile.clone(), office, counter, reason, reference, start, end, people };
+        let room = Room::replay(&Arc::new(profile.clone()), &entries)
+            .map_err(|_| Error::Unavailable(Fault::Store(store::Error::Corrupt("booking"))))?;
+        self.shared.store.book(&appointment, &entries, room.phase(), now.wall).await.map_err(unavailable)?;
+        // Nobody knows the room yet, so nobody can be making an actor for it.
+        self.spawn(id, |inbox| Actor::new(Arc::clone(&self.shared), inbox, room, appointment));
+        Ok(Booked { room: self.room(id).await?, participants: invitations })
+    }
+
+    /// A room as it is now.
+    pub async fn room(&self, room: RoomId) -> Result<RoomView, Error> {
+        self.ask(room, |reply| Ask::Room { reply }).await
+    }
+
+    /// A room's ledger, oldest line first.
+    pub async fn ledger(&self, room: RoomId) -> Result<Vec<LedgerLine>, Error> {
+        let lines = self.shared.store.ledger(room).await.map_err(unavailable)?;
+        if lines.is_empty() {
+            return Err(Error::UnknownRoom);
+        }
+        Ok(lines.into_iter().map(LedgerLine::from).collect())
+    }
+
+    /// Carries out a command of the operator, of the booking system or of a participant.
+    ///
+    /// What only the node itself may say (that a code was right, that media arrives) is [`Error::Forbidden`].
+    pub async fn command(&self, room: RoomId, command: Command) -> Result<(), Error> {
+        match &command {
+            Command::Consent { text_version, .. } if *text_version != self.shared.settings.consent_text_version => {
+                return Err(booking::invalid("text_version", "not the version of the notice that is shown"));
+            }
+            Command::Consent { .. }
+            | Command::EnterWaiting { .. }
+            | Command::Leave { .. }
+            | Command::Open
+            | Command::Admit { .. }
+            | Command::SendBack { .. }
+            | Command::Remove { .. }
+            | Command::Attest { .. }
+            | Command::WithdrawAttestation { .. }
+            | Command::SetFeature { .. }
+            | Command::Conclude { .. }
+            | Command::Cancel
+            | Command::Reschedule { .. } => {}
+            Command::TryCode { .. }
+            | Command::ReissueCode { .. }
+            | Command::Connected { .. }
+            | Command::Disconnected { .. }
+            | Command::SourceChanged { .. }
+            | Command::RecordingStarted { .. }
+            | Command::RecordingLost { .. }
+            | Command::RecordingResumed
+            | Command::Restarted
+            | Command::Tick => return Err(Error::Forbidden),
+        }
+        self.ask(room, |reply| Ask::Command { command, reply }).await
+    }
+
+    /// Makes a new admission code in the old one's place, and unlocks.
+    pub async fn reissue_code(&self, room: RoomId, participant: ParticipantId) -> Result<Secret, Error> {
+        self.ask(room, |reply| Ask::ReissueCode { participant, reply }).await
+    }
+
+    /// What a join link tells before a code was typed.
+    pub async fn welcome(&self, join_token: &str) -> Result<Welcome, Error> {
+        let owner = self.link_owner(join_token).await?;
+        self.ask(owner.room, |reply| Ask::Welcome { participant: owner.participant, reply }).await
+    }
+
+    /// Tries an admission code; the right one gives a new session, and the person's earlier one ends.
+    pub async fn enter_code(&self, join_token: &str, code: &str) -> Result<Session, Error> {
+        let owner = self.link_owner(join_token).await?;
+        let code = Secret::new(code.to_owned());
+        self.ask(owner.room, |reply| Ask::TryCode { participant: owner.participant, code, reply }).await
+    }
+
+    /// Who a session token speaks for.
+    pub async fn authenticate(&self, session_token: &str) -> Result<Caller, Error> {
+        let session = Hash::of_token(session_token);
+        let owner = self.shared.store.session_owner(session).await.map_err(unavailable)?;
+        let store::Owner { room, participant, role } = owner.ok_or(Error::Unauthenticated)?;
+        Ok(Caller { room, participant, role, session })
+    }
+
+    /// The session as it is now.
+    pub async fn session_view(&self, caller: &Caller) -> Result<SessionView, Error> {
+        self.ask(caller.room, |reply| Ask::Session { caller: *caller, reply }).await
+    }
+
+    /// Answers an SDP offer. The person's earlier connection ends.
+    pub async fn connect(&self, caller: &Caller, offer: String) -> Result<Connection, Error> {
+        self.ask(caller.room, |reply| Ask::Connect { caller: *caller, offer, reply }).await
+    }
+
+    /// Restarts ICE with the client's new credentials (`trickle-ice-sdpfrag`, RFC 8840); returns the server's, or
+    /// `None` if the fragment held only candidates.
+    pub async fn restart_ice(
+        &self,
+        caller: &Caller,
+        connection: ConnectionId,
+        fragment: String,
+    ) -> Result<Option<String>, Error> {
+        self.ask(caller.room, |reply| Ask::RestartIce { caller: *caller, connection, fragment, reply }).await
+    }
+
+    /// Ends one of the caller's media connections.
+    pub async fn disconnect(&self, caller: &Caller, connection: ConnectionId) -> Result<(), Error> {
+        self.ask(caller.room, |reply| Ask::Disconnect { caller: *caller, connection, reply }).await
+    }
+
+    /// Follows a session.
+    pub async fn subscribe(&self, caller: &Caller) -> Result<Subscription, Error> {
+        self.ask(caller.room, |reply| Ask::Subscribe { caller: *caller, reply }).await
+    }
+
+    /// Makes one API key of each scope if there are none at all, and returns them: to be shown this once.
+    pub async fn ensure_keys(&self) -> Result<Vec<(Scope, Secret)>, Error> {
+        let made: Result<Vec<_>, Fault> =
+            Scope::ALL.into_iter().map(|scope| Ok((scope, secrets::new_api_key(scope)?))).collect();
+        let made = made.map_err(Error::Unavailable)?;
+        let kept: Vec<_> = made.iter().map(|(scope, key)| (Hash::of_token(key.expose()), *scope)).collect();
+        let first = self.shared.store.add_first_keys(&kept, self.shared.clock.now().wall).await.map_err(unavailable)?;
+        Ok(if first { made } else { Vec::new() })
+    }
+
+    /// What the holder of an API key may do.
+    pub async fn key_scope(&self, key: &str) -> Result<Scope, Error> {
+        let scope = self.shared.store.key_scope(Hash::of_token(key)).await.map_err(unavailable)?;
+        scope.ok_or(Error::Unauthenticated)
+    }
+
+    /// Ends all media, finishes the originals and stops the rooms' actors. Unfinished rooms go on at the next start.
+    pub async fn shutdown(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        // Whoever is making an actor at this moment is waited for.
+        let actors: Vec<_> = {
+            let _loading = self.shared.loading.lock().await;
+            self.shared.rooms.iter().map(|entry| entry.value().clone()).collect()
+        };
+        // All at once: each waits for its recorder.
+        let mut done = Vec::with_capacity(actors.len());
+        for actor in actors {
+            let (reply, answer) = oneshot::channel();
+            if actor.send(Ask::Shutdown { reply }).await.is_ok() {
+                done.push(answer);
+            }
+        }
+        for answer in done {
+            // An actor that is gone has nothing left to finish.
+            let _ = answer.await;
+        }
+    }
+
+    async fn link_owner(&self, join_token: &str) -> Result<store::Owner, Error> {
+        let owner = self.shared.store.link_owner(Hash::of_token(join_token)).await.map_err(unavailable)?;
+        owner.ok_or(Error::UnknownLink)
+    }
+
+    /// Asks a room's actor, which is made if the room has none.
+    async fn ask<T>(&self, room: RoomId, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let mut ask = ask(reply);
+        loop {
+            let actor = self.shared.rooms.get(&room).map(|entry| entry.value().clone());
+            let actor = match actor {
+                Some(actor) if !actor.is_closed() => actor,
+                _ => self.load(room).await?,
+            };
+            match actor.send(ask).await {
+                Ok(()) => break,
+                // It ended between the two lines; the next one takes the question.
+                Err(mpsc::error::SendError(unasked)) => ask = unasked,
+            }
+        }
+        answer.await.map_err(|_| Error::Unavailable(Fault::RoomGone))?
+    }
+
+    /// Makes an actor for a stored room.
+    async fn load(&self, room: RoomId) -> Result<mpsc::Sender<Ask>, Error> {
+        let _loading = self.shared.loading.lock().await;
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(Error::Unavailable(Fault::ShuttingDown));
+        }
+        let there = self.shared.rooms.get(&room).map(|entry| entry.value().clone());
+        if let Some(actor) = there.filter(|actor| !actor.is_closed()) {
+            return Ok(actor);
+        }
+        let store = &self.shared.store;
+        let appointment = store.appointment(room).await.map_err(unavailable)?.ok_or(Error::UnknownRoom)?;
+        let lines = store.ledger(room).await.map_err(unavailable)?;
+        let entries = lines.iter().map(room::ledger::Line::entry).collect::<Vec<_>>();
+        let state = Room::replay(&Arc::new(appointment.profile.clone()), &entries)
+            .map_err(|_| unavailable(store::Error::Corrupt("ledger")))?;
+        let over = state.is_over();
+        Ok(self.spawn(room, |inbox| {
+            let actor = Actor::new(Arc::clone(&self.shared), inbox, state, appointment);
+            if over { actor } else { actor.restarted() }
+        }))
+    }
+
+    fn spawn(&self, room: RoomId, actor: impl FnOnce(mpsc::Receiver<Ask>) -> Actor<M, R>) -> mpsc::Sender<Ask> {
+        let (sender, inbox) = mpsc::channel(WAITING_ASKS);
+        self.shared.rooms.insert(room, sender.clone());
+        tokio::spawn(actor(inbox).run());
+        sender
+    }
+}
+
+fn unavailable(error: store::Error) -> Error {
+    tracing::error!(%error, "the database failed");
+    Error::Unavailable(Fault::Store(error))
+}
+
+impl<M, R> Clone for Control<M, R> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<M, R> fmt::Debug for Control<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("rooms", &self.shared.rooms.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! What control asks of the media workers and of the recorder, as two small traits: the rules of this part are
+//! tested without sockets and disks.
+
+use std::future::Future;
+
+use tokio::sync::mpsc;
+
+use crate::id::{ConnectionId, RoomId};
+use crate::recording::{self, Recorder};
+use crate::rtp::{Tap, TapReader};
+use crate::sfu::{self, ConnectError, Join, Sfu};
+
+/// The media workers ([`Sfu`], whose methods these are).
+#[expect(missing_docs, reason = "documented at Sfu")]
+pub trait Media: Clone + Send + Sync + 'static {
+    fn open_room(
+        &self,
+        room: RoomId,
+        tap: Tap,
+        facts: mpsc::Sender<sfu::Fact>,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send;
+    fn connect(&self, room: RoomId, join: Join) -> impl Future<Output = Result<String, ConnectError>> + Send;
+    fn restart_ice(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        fragment: String,
+    ) -> impl Future<Output = Result<Option<String>, ConnectError>> + Send;
+    fn set_flow(&self, room: RoomId, flow: bool) -> impl Future<Output = ()> + Send;
+    fn recording_started(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send;
+    fn disconnect(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send;
+    fn close_room(&self, room: RoomId) -> impl Future<Output = ()> + Send;
+}
+
+/// The recorder ([`Recorder`], whose methods these are).
+#[expect(missing_docs, reason = "documented at Recorder")]
+pub trait Recording: Clone + Send + Sync + 'static {
+    fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>);
+    fn open_original(&self, room: RoomId, connection: ConnectionId, label: String);
+    fn close_room(&self, room: RoomId);
+}
+
+impl Media for Sfu {
+    fn open_room(
+        &self,
+        room: RoomId,
+        tap: Tap,
+        facts: mpsc::Sender<sfu::Fact>,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send {
+        Self::open_room(self, room, tap, facts)
+    }
+
+    fn connect(&self, room: RoomId, join: Join) -> impl Future<Output = Result<String, ConnectError>> + Send {
+        Self::connect(self, room, join)
+    }
+
+    fn restart_ice(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        fragment: String,
+    ) -> impl Future<Output = Result<Option<String>, ConnectError>> + Send {
+        Self::restart_ice(self, room, connection, fragment)
+    }
+
+    fn set_flow(&self, room: RoomId, flow: bool) -> impl Future<Output = ()> + Send {
+        Self::set_flow(self, room, flow)
+    }
+
+    fn recording_started(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send {
+        Self::recording_started(self, room, connection)
+    }
+
+    fn disconnect(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send {
+        Self::disconnect(self, room, connection)
+    }
+
+    fn close_room(&self, room: RoomId) -> impl Future<Output = ()> + Send {
+        Self::close_room(self, room)
+    }
+}
+
+impl Recording for Recorder {
+    fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>) {
+        Self::open_room(self, room, tap, facts);
+    }
+
+    fn open_original(&self, room: RoomId, connection: ConnectionId, label: String) {
+        Self::open_original(self, room, connection, label);
+    }
+
+    fn close_room(&self, room: RoomId) {
+        Self::close_room(self, room);
+    }
+}

@@ -1,0 +1,250 @@
+//! When media flows, and above all when it does not.
+
+use std::time::Duration;
+
+use super::house::{House, eventually, next_view};
+use super::{FACE_AND_VOICE, kind, refusal};
+use crate::control::{Error, RecordingState, SessionEvent, SubscriptionEnd};
+use crate::media::{RecordingFault, Source};
+use crate::recording;
+use crate::room::{Command, Outcome, Phase, Refusal, SuspendReason};
+use crate::rtp::TapError;
+use crate::sfu;
+
+#[tokio::test]
+async fn media_flows_once_everyone_is_seen_heard_and_recorded() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let callers = house.gather(&booked).await;
+    house.send_media(&callers[0]).await;
+    house.send_media(&callers[1]).await;
+    let view = house.sees(&callers[0], "two are there", |view| view.participants[1].sources == FACE_AND_VOICE).await;
+    assert!(!view.flow && view.missing.len() == 1 && !house.worker.state(|state| state.flow));
+    let third = house.send_media(&callers[2]).await;
+    let view = house.sees(&callers[1], "the room is live", |view| view.phase == Phase::Live).await;
+    assert!(view.flow && view.live_since.is_some() && view.missing.is_empty());
+    assert_eq!(view.recording.state, RecordingState::On);
+    eventually("media flows", || house.worker.state(|state| state.flow)).await;
+    assert!(house.worker.state(|state| state.recorded.contains(&third)));
+    let labels = house.disk.state(|state| state.labels.iter().map(|(_, label)| label.clone()).collect::<Vec<_>>());
+    assert_eq!(labels, ["operator", "delegato", "delegante"]);
+}
+
+#[tokio::test]
+async fn who_has_not_consented_or_is_not_inside_gets_no_media() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let caller = house.admit_by_code(&booked.participants[1]).await;
+    assert_eq!(refusal(house.control.connect(&caller, "offer".into()).await), Refusal::NoConsent);
+    let consent = Command::Consent { participant: caller.participant, text_version: super::NOTICE.into() };
+    house.does(booked.room.id, consent).await;
+    assert_eq!(refusal(house.control.connect(&caller, "offer".into()).await), Refusal::NotInside);
+    assert!(house.worker.state(|state| state.joins.is_empty()));
+}
+
+#[tokio::test]
+async fn an_offer_that_cannot_be_answered_is_the_callers_fault() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let callers = house.gather(&booked).await;
+    assert!(matches!(house.control.connect(&callers[0], "garbage".into()).await, Err(Error::BadOffer(_))));
+}
+
+#[tokio::test]
+async fn a_lost_recording_stops_media_and_everyone_reads_why() {
+    let house = House::new().await;
+    let (_, callers, _) = house.go_live().await;
+    let mut news = house.control.subscribe(&callers[2]).await.unwrap();
+    assert!(next_view(&mut news).await.flow);
+    house.disk.says(recording::Fact::Lost { fault: RecordingFault::DiskFull }).await;
+    eventually("media stops", || !house.worker.state(|state| state.flow)).await;
+    let view = loop {
+        let view = next_view(&mut news).await;
+        if view.phase == Phase::Suspended {
+            break view;
+        }
+    };
+    assert!(!view.flow);
+    assert_eq!(view.suspended, Some(SuspendReason::Recording { reason: RecordingFault::DiskFull }));
+    assert_eq!((view.recording.state, view.recording.fault), (RecordingState::Lost, Some(RecordingFault::DiskFull)));
+}
+
+#[tokio::test]
+async fn a_tap_that_takes_no_more_is_a_lost_recording() {
+    let house = House::new().await;
+    let (_, callers, _) = house.go_live().await;
+    house.worker.says(sfu::Fact::TapFailed { error: TapError::Full }).await;
+    let view = house.sees(&callers[0], "it is lost", |view| view.recording.state == RecordingState::Lost).await;
+    assert_eq!(view.recording.fault, Some(RecordingFault::Overflow));
+    assert!(!house.worker.state(|state| state.flow));
+}
+
+#[tokio::test]
+async fn a_silent_recorder_is_a_lost_recording() {
+    let house = House::new().await;
+    let (_, callers, _) = house.go_live().await;
+    // The last acknowledgement came with the last connection; two seconds later it is too old.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(house.worker.state(|state| state.flow));
+    let view = house.sees(&callers[0], "it is lost", |view| view.recording.state == RecordingState::Lost).await;
+    assert_eq!(view.recording.fault, Some(RecordingFault::Stalled));
+    assert!(!house.worker.state(|state| state.flow));
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_known_when_the_room_opens_and_nothing_flows() {
+    let house = House::new().await;
+    house.disk.state(|state| state.fault = Some(RecordingFault::NotWritable));
+    let booked = house.book().await;
+    let callers = house.gather(&booked).await;
+    house.sees(&callers[1], "the fault", |view| view.recording.fault == Some(RecordingFault::NotWritable)).await;
+    for caller in &callers {
+        let connection = house.control.connect(caller, "offer".into()).await.unwrap().connection;
+        house.worker.says(sfu::Fact::Connected { connection }).await;
+        for source in FACE_AND_VOICE {
+            let since = crate::clock::MonoTime::ZERO;
+            house.worker.says(sfu::Fact::SourceChanged { connection, source, active: true, since }).await;
+        }
+    }
+    let view = house.sees(&callers[0], "all are there", |view| view.missing.is_empty()).await;
+    assert!(!view.flow && view.phase != Phase::Live && !house.worker.state(|state| state.flow));
+    let lost =
+        house.control.ledger(booked.room.id).await.unwrap().iter().map(kind).filter(|k| k == "recording_lost").count();
+    assert_eq!(lost, 1, "one fault is one line, however many connect");
+}
+
+#[tokio::test]
+async fn recording_is_resumed_on_a_new_stage_when_people_come_back() {
+    let house = House::new().await;
+    let (booked, callers, connections) = house.go_live().await;
+    house.disk.says(recording::Fact::Lost { fault: RecordingFault::WriteFailed }).await;
+    house.sees(&callers[0], "it is lost", |view| view.phase == Phase::Suspended).await;
+    for connection in connections {
+        house.worker.says(sfu::Fact::Disconnected { connection, last_seen: house_time() }).await;
+    }
+    house.sees(&callers[0], "all are gone", |view| view.participants.iter().all(|person| !person.connected)).await;
+    for caller in &callers {
+        house.send_media(caller).await;
+    }
+    house.sees(&callers[0], "live again", |view| view.phase == Phase::Live && view.flow).await;
+    assert_eq!(house.worker.state(|state| state.opened), 2);
+    let lines = house.control.ledger(booked.room.id).await.unwrap();
+    assert!(lines.iter().map(kind).any(|kind| kind == "recording_resumed"));
+}
+
+#[tokio::test]
+async fn while_the_database_fails_nothing_flows_and_nothing_is_decided() {
+    let house = House::new().await;
+    let (booked, callers, connections) = house.go_live().await;
+    house.store.close().await;
+    let gone = sfu::Fact::SourceChanged {
+        connection: connections[2],
+        source: Source::Camera,
+        active: false,
+        since: house_time(),
+    };
+    house.worker.says(gone).await;
+    eventually("media stops", || !house.worker.state(|state| state.flow)).await;
+    let attest = Command::Remove { participant: callers[1].participant };
+    assert!(matches!(house.control.command(booked.room.id, attest).await, Err(Error::Unavailable(_))));
+    assert!(!house.control.session_view(&callers[0]).await.unwrap().flow);
+}
+
+#[tokio::test]
+async fn absence_past_the_grace_suspends_the_room_without_anybody_asking() {
+    let house = House::with(|profile| profile.absence_grace_seconds = 1).await;
+    let (_, callers, connections) = house.go_live().await;
+    let since = house_time();
+    let fact = sfu::Fact::SourceChanged { connection: connections[2], source: Source::Camera, active: false, since };
+    house.worker.says(fact).await;
+    for _ in 0..40 {
+        house.acknowledge();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    eventually("media stops", || !house.worker.state(|state| state.flow)).await;
+    let view = house.sees(&callers[0], "suspended", |view| view.phase == Phase::Suspended).await;
+    assert!(matches!(view.suspended, Some(SuspendReason::Absence { .. })), "{:?}", view.suspended);
+}
+
+#[tokio::test]
+async fn a_concluded_room_ends_its_media_and_keeps_what_was_recorded() {
+    let house = House::new().await;
+    let (booked, callers, _) = house.go_live().await;
+    let mut news = house.control.subscribe(&callers[1]).await.unwrap();
+    let conclude = Command::Conclude { outcome: Outcome::Refused, extension_hours: 0 };
+    house.does(booked.room.id, conclude).await;
+    assert!(house.worker.state(|state| !state.flow && state.facts.is_none()), "the worker has forgotten the room");
+    let view = loop {
+        let view = next_view(&mut news).await;
+        if view.outcome.is_some() {
+            break view;
+        }
+    };
+    assert_eq!(view.outcome, Some(Outcome::Refused));
+    drop(news);
+    eventually("its actor rests", || house.control.shared.rooms.is_empty()).await;
+    let originals = house.store.originals(booked.room.id).await.unwrap();
+    let files: Vec<_> = originals.iter().map(|stored| stored.original.file.as_str()).collect();
+    assert_eq!(files, ["delegante-3.webm", "delegato-2.webm", "operator-1.webm"]);
+    assert_eq!(originals[2].participant, callers[0].participant);
+}
+
+#[tokio::test]
+async fn slots_are_told_to_their_receiver_alone_and_again_to_who_subscribes_late() {
+    let house = House::new().await;
+    let (_, callers, connections) = house.go_live().await;
+    let mut other = house.control.subscribe(&callers[0]).await.unwrap();
+    next_view(&mut other).await;
+    let slot = sfu::Slot { mid: "3".into(), participant: callers[0].participant, source: Source::Camera };
+    house.worker.says(sfu::Fact::Slots { connection: connections[1], slots: vec![slot] }).await;
+    house.does(callers[0].room, Command::SetFeature { feature: crate::room::Feature::Documents, on: true }).await;
+    house.sees(&callers[0], "the feature", |view| view.features.contains(&crate::room::Feature::Documents)).await;
+    let mut own = house.control.subscribe(&callers[1]).await.unwrap();
+    next_view(&mut own).await;
+    let message = own.next().await.unwrap();
+    let SessionEvent::Slots { connection, slots } = message.event else { panic!("{message:?}") };
+    assert_eq!((connection, slots[0].mid.as_str()), (connections[1], "3"));
+    assert!(matches!(other.next().await.unwrap().event, SessionEvent::Session { .. }), "not the others");
+}
+
+#[tokio::test]
+async fn only_the_owner_of_a_connection_may_end_it() {
+    let house = House::new().await;
+    let (_, callers, connections) = house.go_live().await;
+    assert!(matches!(house.control.disconnect(&callers[0], connections[1]).await, Err(Error::UnknownConnection)));
+    assert!(matches!(
+        house.control.restart_ice(&callers[0], connections[1], String::new()).await,
+        Err(Error::UnknownConnection)
+    ));
+    house.control.disconnect(&callers[1], connections[1]).await.unwrap();
+    assert_eq!(house.worker.state(|state| state.ended.clone()), [connections[1]]);
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_the_originals_and_the_room_goes_on_at_the_next_start() {
+    let house = House::new().await;
+    let (booked, callers, _) = house.go_live().await;
+    let mut news = house.control.subscribe(&callers[1]).await.unwrap();
+    house.control.shutdown().await;
+    assert_eq!(house.store.originals(booked.room.id).await.unwrap().len(), 3);
+    let end = loop {
+        if let Err(end) = news.next().await {
+            break end;
+        }
+    };
+    assert_eq!(end, SubscriptionEnd::ShuttingDown);
+    assert!(matches!(house.control.room(booked.room.id).await, Err(Error::Unavailable(_))));
+    let house = house.restart().await;
+    let room = house.control.room(booked.room.id).await.unwrap();
+    assert_eq!(room.phase, Phase::Suspended);
+    assert!(room.participants.iter().all(|person| !person.connected));
+    for caller in &callers {
+        house.send_media(caller).await;
+    }
+    house.sees(&callers[0], "live again", |view| view.flow).await;
+}
+
+/// A time long ago on the node's clock: what matters here is that it is not in the future.
+fn house_time() -> crate::clock::MonoTime {
+    crate::clock::MonoTime::from_millis(1)
+}

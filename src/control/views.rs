@@ -1,0 +1,456 @@
+//! What goes in and what comes out: the shapes of the API's bodies.
+//!
+//! Times are RFC 3339 in UTC. Names, fiscal codes and telephone numbers are [`Personal`]; codes and tokens are
+//! [`Secret`]: both serialise in the clear and print as nothing.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::media::{RecordingFault, Source};
+use crate::room::ledger::Line;
+use crate::room::{Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
+use crate::store::{Hash, Personal, Secret};
+
+/// A room to be booked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Booking {
+    /// Name of the profile that the room follows.
+    #[schema(example = "delega", min_length = 1, max_length = 64)]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma", min_length = 1, max_length = 200)]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe", min_length = 1, max_length = 200)]
+    pub counter: String,
+    /// Reason of the appointment (motivazione).
+    #[schema(example = "Delega dell'identità digitale", min_length = 1, max_length = 500)]
+    pub reason: String,
+    /// Start of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End of the appointment, RFC 3339; after the start and still ahead, at most 24 hours later.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// The booking system's own name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "PRN-2026-000123", max_length = 200)]
+    pub reference: Option<String>,
+    /// Who takes part: one of each role that the profile requires, and any guests.
+    #[schema(min_items = 1, max_items = 10)]
+    pub participants: Vec<BookingParticipant>,
+}
+
+/// One person of a booking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BookingParticipant {
+    /// Their role; each but `guest` at most once.
+    pub role: Role,
+    /// First and last name.
+    #[schema(example = "Maria Rossi", min_length = 1, max_length = 200)]
+    pub name: Personal,
+    /// Fiscal code (codice fiscale): 16 letters and digits, or 11 digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "RSSMRA80A41H501W", min_length = 11, max_length = 16)]
+    pub fiscal_code: Option<Personal>,
+    /// Telephone number for the SMS, international: `+` and 6 to 15 digits; spaces are ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "+393331234567", max_length = 32)]
+    pub phone: Option<Personal>,
+    /// The operator's service number, shown to the others; only for the role `operator`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "OP-042", max_length = 64)]
+    pub operator_number: Option<String>,
+}
+
+/// A booked room, with what each person needs to get in. Codes and links are told here and never again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Booked {
+    /// The room.
+    pub room: RoomView,
+    /// One per participant, in the booking's order.
+    pub participants: Vec<Invitation>,
+}
+
+/// How one person gets in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Invitation {
+    /// The participant.
+    pub id: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// First and last name.
+    #[schema(example = "Maria Rossi")]
+    pub name: Personal,
+    /// Identifies the person; the code admits. 22 letters, digits, `-` and `_`.
+    #[schema(example = "dWqIYlYp0mPBkdJwJSDSIA")]
+    pub join_token: Secret,
+    /// The address to send to the person.
+    #[schema(example = "https://sportello.example/join/dWqIYlYp0mPBkdJwJSDSIA")]
+    pub join_url: Secret,
+    /// The admission code, digits; for an SMS, not for the channel that carries the link.
+    #[schema(example = "402913")]
+    pub code: Secret,
+}
+
+/// A room as booking systems and operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomView {
+    /// The room.
+    pub id: RoomId,
+    /// Name of its profile.
+    #[schema(example = "delega")]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma")]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe")]
+    pub counter: String,
+    /// Reason of the appointment (motivazione).
+    #[schema(example = "Delega dell'identità digitale")]
+    pub reason: String,
+    /// The booking system's own name for it.
+    #[schema(example = "PRN-2026-000123")]
+    pub reference: Option<String>,
+    /// Start of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End of the appointment, RFC 3339; admission closes then.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// When admission opens, RFC 3339.
+    #[schema(example = "2026-01-13T08:45:00Z")]
+    pub opens_at: Timestamp,
+    /// Where the room stands.
+    pub phase: Phase,
+    /// How the meeting ended; `null` until it did.
+    pub outcome: Option<Outcome>,
+    /// Who is booked, in the booking's order.
+    pub participants: Vec<RoomParticipantView>,
+    /// Whether the room is recorded.
+    pub recording: RecordingState,
+}
+
+/// A participant as booking systems and operators see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomParticipantView {
+    /// The participant.
+    pub id: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// First and last name.
+    #[schema(example = "Maria Rossi")]
+    pub name: Personal,
+    /// Where they are.
+    pub place: Place,
+    /// Whether a media connection stands.
+    #[schema(example = true)]
+    pub connected: bool,
+}
+
+/// Whether a room is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "on")]
+pub enum RecordingState {
+    /// Nothing is to be recorded yet, or no more.
+    Off,
+    /// The room is open; no original has its first write on disk.
+    Starting,
+    /// Originals are being written.
+    On,
+    /// The recording broke; nothing is forwarded.
+    Lost,
+}
+
+/// Recording of a room, as its participants see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecordingView {
+    /// Whether the room is recorded.
+    pub state: RecordingState,
+    /// Why it is not, when it is `lost`.
+    pub fault: Option<RecordingFault>,
+}
+
+/// What a join link tells before a code was typed. No names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Welcome {
+    /// Name of the room's profile.
+    #[schema(example = "delega")]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma")]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe")]
+    pub counter: String,
+    /// Start of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// When codes begin to be accepted, RFC 3339.
+    #[schema(example = "2026-01-13T08:45:00Z")]
+    pub opens_at: Timestamp,
+    /// When codes stop being accepted, RFC 3339.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub closes_at: Timestamp,
+    /// Role of the person whose link it is.
+    pub role: Role,
+}
+
+/// A session, given for a right code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Bearer token of the person's requests. 43 letters, digits, `-` and `_`.
+    #[schema(example = "Z1Q0rN0hV0w2mTq7m3m0b1mYQy1vXb3yq9cQ5m8hV2k")]
+    pub session_token: Secret,
+    /// The room.
+    pub room_id: RoomId,
+    /// The person.
+    pub participant_id: ParticipantId,
+}
+
+/// Who a session token speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The room.
+    pub room: RoomId,
+    /// The person.
+    pub participant: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// The session: the latest of the person's, or it is over.
+    pub(super) session: Hash,
+}
+
+/// An answered media connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its name.
+    pub connection: ConnectionId,
+    /// The SDP answer; final.
+    pub answer: String,
+}
+
+/// Everything that a participant's page shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// The appointment.
+    pub room: SessionRoom,
+    /// The person themselves.
+    pub me: Me,
+    /// Where the room stands.
+    pub phase: Phase,
+    /// Where the person is.
+    pub place: Place,
+    /// Their consent to the recording; `null` until given.
+    pub consent: Option<Consent>,
+    /// Version of the recording notice to show and to consent to.
+    #[schema(example = "2026-01")]
+    pub consent_text_version: String,
+    /// Whether the operator has opened the room.
+    #[schema(example = true)]
+    pub opened: bool,
+    /// Since when media has flowed without a break, RFC 3339; `null` while it does not.
+    #[schema(example = "2026-01-13T09:02:11Z")]
+    pub live_since: Option<Timestamp>,
+    /// The server's time when this was written, RFC 3339: for timers on clients whose clock is wrong.
+    #[schema(example = "2026-01-13T09:05:00Z")]
+    pub now: Timestamp,
+    /// Who is booked, in the booking's order, the person themselves included.
+    pub participants: Vec<ParticipantView>,
+    /// Required roles that are missing now.
+    pub missing: Vec<Role>,
+    /// Whether media flows.
+    #[schema(example = true)]
+    pub flow: bool,
+    /// Whether the room is recorded.
+    pub recording: RecordingView,
+    /// Why media does not flow any more; `null` unless the phase is `suspended`.
+    pub suspended: Option<SuspendReason>,
+    /// What is switched on.
+    pub features: Vec<Feature>,
+    /// How the meeting ended; `null` until it did.
+    pub outcome: Option<Outcome>,
+    /// Outcomes that the operator may record; empty for the others.
+    pub outcomes: Vec<Outcome>,
+    /// Until when documents may still be handed in, RFC 3339; `null` without an extension.
+    #[schema(example = "2026-01-16T09:30:00Z")]
+    pub extension_until: Option<Timestamp>,
+    /// STUN and TURN servers to use; empty: none are needed.
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// The appointment, as its participants see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionRoom {
+    /// The room.
+    pub id: RoomId,
+    /// Name of its profile.
+    #[schema(example = "delega")]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma")]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe")]
+    pub counter: String,
+    /// Reason of the appointment (motivazione).
+    #[schema(example = "Delega dell'identità digitale")]
+    pub reason: String,
+    /// Start of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// The operator's service number.
+    #[schema(example = "OP-042")]
+    pub operator_number: Option<String>,
+}
+
+/// The person whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// The participant.
+    pub id: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// First and last name.
+    #[schema(example = "Maria Rossi")]
+    pub name: Personal,
+}
+
+/// Consent to the recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Consent {
+    /// Version of the notice that was shown.
+    #[schema(example = "2026-01")]
+    pub text_version: String,
+    /// When it was given, RFC 3339.
+    #[schema(example = "2026-01-13T08:51:40Z")]
+    pub at: Timestamp,
+}
+
+/// A participant as the others in the room see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantView {
+    /// The participant.
+    pub id: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// First and last name.
+    #[schema(example = "Maria Rossi")]
+    pub name: Personal,
+    /// Fiscal code (codice fiscale), if it was booked with one. Told to the operator, to the person themselves, and to the
+    /// parties once they are in the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "RSSMRA80A41H501W")]
+    pub fiscal_code: Option<Personal>,
+    /// Where they are.
+    pub place: Place,
+    /// Whether a media connection stands.
+    #[schema(example = true)]
+    pub connected: bool,
+    /// What the server receives from them now.
+    pub sources: Vec<Source>,
+    /// Since when they have been in the waiting room, RFC 3339; `null` unless they are there.
+    #[schema(example = "2026-01-13T08:53:02Z")]
+    pub waiting_since: Option<Timestamp>,
+    /// On whose device they were attested; `null` unless they were.
+    pub attested_beside: Option<ParticipantId>,
+}
+
+/// A STUN or TURN server, as `RTCPeerConnection` takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IceServer {
+    /// Its addresses.
+    #[schema(example = json!(["turn:turn.sportello.example:3478?transport=udp"]))]
+    pub urls: Vec<String>,
+    /// User name, with its expiry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1768294800:0199c1c2")]
+    pub username: Option<String>,
+    /// Password that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "c2VjcmV0")]
+    pub credential: Option<Secret>,
+}
+
+/// One message of a subscription, as the WebSocket carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionMessage {
+    /// Rises by one with each message of a subscription, from 1.
+    #[schema(example = 1)]
+    pub id: u64,
+    /// What is told.
+    #[serde(flatten)]
+    pub event: SessionEvent,
+}
+
+/// What a participant's page is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SessionEvent {
+    /// Everything, as it is now. The first message, and after every change.
+    Session {
+        /// The view.
+        session: Box<SessionView>,
+    },
+    /// What this connection's slots show now: the complete list each time.
+    Slots {
+        /// The receiving connection.
+        connection: ConnectionId,
+        /// Its used slots.
+        slots: Vec<SlotView>,
+    },
+}
+
+/// One receive-only m-line and what it carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SlotView {
+    /// The m-line's `mid` in the receiver's SDP.
+    #[schema(example = "3")]
+    pub mid: String,
+    /// Whose media.
+    pub participant_id: ParticipantId,
+    /// Which source.
+    pub source: Source,
+}
+
+/// One line of a room's ledger. Each hash covers the line before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerLine {
+    /// Number of the line, from 1.
+    #[schema(example = 1)]
+    pub seq: u64,
+    /// Wall time, RFC 3339.
+    #[schema(example = "2026-01-13T08:45:00Z")]
+    pub wall: Timestamp,
+    /// Monotonic time since the node started, milliseconds; starts anew at each `node_restarted`.
+    #[schema(example = 271_828)]
+    pub mono_ms: u64,
+    /// What happened: an object with a `type` and that type's fields.
+    #[schema(value_type = Object, example = json!({"type": "admission_opened"}))]
+    pub event: Event,
+    /// Hash of the line before, hex; zeros in the first line.
+    #[schema(example = "0000000000000000000000000000000000000000000000000000000000000000")]
+    pub prev: String,
+    /// SHA-256 of this line as JSON without this field, hex.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub hash: String,
+}
+
+impl From<Line> for LedgerLine {
+    fn from(line: Line) -> Self {
+        let Line { seq, wall, mono_ms, event, prev, hash } = line;
+        Self { seq, wall, mono_ms, event, prev, hash }
+    }
+}

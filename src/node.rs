@@ -1,0 +1,243 @@
+//! The node: the only file that wires the parts together.
+
+use std::fs::DirBuilder;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::{Config, Problems};
+use crate::control::{self, CodeKey, Control, Scope, Secret};
+use crate::recording::Recorder;
+use crate::sfu::{self, Sfu};
+use crate::store::{self, Store};
+use crate::telemetry::{self, Metrics};
+use crate::web::demo::{Demo, DemoMessage, NotBooked};
+use crate::{api, web};
+
+/// How long the originals of live rooms may take to be finished when the node stops. Shorter risks a recording that
+/// ends without its last second; longer makes an operator reach for kill -9.
+const FINISH_LIMIT: Duration = Duration::from_secs(20);
+/// How long open connections may take to end after that.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+
+/// A node that listens; [`Node::run`] makes it answer.
+pub struct Node {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Router,
+    control: Control,
+    metrics: Metrics,
+    stopping: watch::Sender<bool>,
+    clock: Clock,
+    new_keys: Vec<(Scope, Secret)>,
+    secrets: PathBuf,
+}
+
+/// Why the node did not start, by who is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration's fault.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// A folder or a key file cannot be made or read. The system's fault.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The HTTP port cannot be opened.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// The media workers.
+    #[error("{0}")]
+    Sfu(#[from] sfu::StartError),
+    /// The recorder.
+    #[error("cannot start the recorder: {0}")]
+    Recorder(io::Error),
+    /// The rooms.
+    #[error("{0}")]
+    Control(#[from] control::StartError),
+    /// The API keys.
+    #[error("cannot make API keys: {0}")]
+    Keys(control::Error),
+    /// The metrics.
+    #[error("{0}")]
+    Telemetry(#[from] telemetry::Error),
+    /// The data directory was used before, but its demo keys are gone.
+    #[error("the API keys of this demo are not in {}: start it with another --data-dir", .0.display())]
+    DemoKeysLost(PathBuf),
+    /// The demo's room.
+    #[error("cannot book the demo's room: {0}")]
+    Demo(#[from] NotBooked),
+}
+
+impl Node {
+    /// Starts every part. The first start makes folders, keys and the database.
+    ///
+    /// # Errors
+    /// The first part that did not start.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let clock = Clock::new();
+        let metrics = Metrics::install()?;
+        let profiles = config.profiles()?;
+        let data_dir = &config.storage.data_dir;
+        let secrets = data_dir.join("secrets");
+        make_folder(data_dir, 0o750)?;
+        make_folder(&secrets, 0o700)?;
+        let code_key = secrets.join("code.key");
+        let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
+
+        // The HTTP port first: a second node on the same data would stop here, before it touches them.
+        let address = config.http.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+
+        let store = Store::open(Path::new(&config.database())).await?;
+        let sfu = Sfu::start(&config.sfu(), clock)?;
+        let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
+        let settings = control::Settings {
+            profiles,
+            public_url: config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+            consent_text_version: config.rooms.consent_text_version.clone(),
+            code_key,
+            longest_silence: config.recording.longest_silence,
+        };
+        let control = Control::start(store, sfu, recorder, settings, clock).await?;
+        let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
+
+        let (stopping, is_stopping) = watch::channel(false);
+        let rendered = metrics.clone();
+        let api = api::Api::new(control.clone(), move || rendered.render(), is_stopping);
+        let routes = api::routes(api).merge(web::routes());
+        Ok(Self { listener, address, routes, control, metrics, stopping, clock, new_keys, secrets })
+    }
+
+    /// The address that pages and REST answer on, with the port that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// API keys that this start made: to be shown this once, only their hashes are kept.
+    pub fn new_keys(&self) -> &[(Scope, Secret)] {
+        &self.new_keys
+    }
+
+    /// Makes this node a demo: adds its page and books a `delega` room over the REST API. Returns the demo's API keys
+    /// (kept in a file, so that a demo can be started again) and the room's messages.
+    ///
+    /// # Errors
+    /// The keys of an earlier start are gone, or the API did not book the room.
+    pub async fn add_demo(&mut self) -> Result<(Vec<(String, String)>, Vec<DemoMessage>), StartError> {
+        let keys = self.demo_keys()?;
+        let booking = keys.iter().find(|(scope, _)| scope == Scope::Booking.name()).map(|(_, key)| key.as_str());
+        let server = api::finish(self.routes.clone(), self.clock);
+        let demo = Demo::new(server, booking.unwrap_or_default(), self.clock);
+        let messages = demo.book("delega").await?;
+        self.routes = std::mem::take(&mut self.routes).merge(demo.routes());
+        Ok((keys, messages))
+    }
+
+    fn demo_keys(&self) -> Result<Vec<(String, String)>, StartError> {
+        let path = self.secrets.join("demo.keys");
+        if !self.new_keys.is_empty() {
+            let keys: Vec<_> =
+                self.new_keys.iter().map(|(scope, key)| (scope.name().to_owned(), key.expose().to_owned())).collect();
+            let lines: Vec<_> = keys.iter().map(|(scope, key)| format!("{scope} {key}\n")).collect();
+            write_secret(&path, &lines.concat()).map_err(|source| StartError::Folder { path, source })?;
+            return Ok(keys);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|_| StartError::DemoKeysLost(path))?;
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(pairs.map(|(scope, key)| (scope.to_owned(), key.to_owned())).collect())
+    }
+
+    /// Answers until `stop` comes; then takes nothing new, finishes the originals of live rooms and says goodbye, all
+    /// within a bounded time.
+    ///
+    /// # Errors
+    /// The listener broke.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { listener, routes, control, metrics, stopping, clock, .. } = self;
+        let upkeep = tokio::spawn(metrics.upkeep());
+        let mut is_stopping = stopping.subscribe();
+        let listener = listener.tap_io(|connection| {
+            // Answers are small and awaited: Nagle's algorithm would only delay them. Failing, they are a bit later.
+            let _nodelay = connection.set_nodelay(true);
+        });
+        let server = axum::serve(listener, api::finish(routes, clock)).with_graceful_shutdown(async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _stopping = is_stopping.wait_for(|stopping| *stopping).await;
+        });
+        let mut server = tokio::spawn(server.into_future());
+        tokio::select! {
+            ended = &mut server => return ended.unwrap_or_else(|error| Err(io::Error::other(error))),
+            () = stop => {}
+        }
+        tracing::info!("stopping: finishing the originals of live rooms");
+        stopping.send_replace(true);
+        if tokio::time::timeout(FINISH_LIMIT, control.shutdown()).await.is_err() {
+            tracing::error!("some originals were not finished in time; what was acknowledged is on disk");
+        }
+        if tokio::time::timeout(GOODBYE_LIMIT, &mut server).await.is_err() {
+            server.abort();
+        }
+        upkeep.abort();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Addresses for browsers on this machine: loopback, and the one that the machine uses towards others, because Firefox
+/// takes no candidates on 127.0.0.1.
+pub fn local_addresses() -> Vec<IpAddr> {
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    // Connecting a UDP socket sends nothing: it only asks the routing table. The address is one for documentation
+    // (RFC 5737), so nobody is meant.
+    let towards_others = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).map(|()| socket))
+        .and_then(|socket| socket.local_addr());
+    if let Ok(address) = towards_others
+        && !addresses.contains(&address.ip())
+    {
+        addresses.push(address.ip());
+    }
+    addresses
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| StartError::Folder { path: path.into(), source })
+}
+
+fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

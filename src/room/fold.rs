@@ -1,0 +1,342 @@
+//! How a room becomes what it is: by its events, and by nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::event::whole_millis;
+use super::person::{Attestation, Connection, Consent, Person, Standing};
+use super::presence::{Presence, earlier, later};
+use super::state::{Flow, Integrity, Meeting, Room, State};
+use super::{Entry, Event, Profile, Role};
+use crate::clock::{MonoTime, Now};
+use crate::id::{ParticipantId, RoomId};
+
+/// What a room is booked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appointment {
+    /// The room's name.
+    pub room: RoomId,
+    /// Start of the appointment.
+    pub start: Timestamp,
+    /// End of the appointment.
+    pub end: Timestamp,
+    /// Who takes part, in the order in which they are shown.
+    pub participants: Vec<(ParticipantId, Role)>,
+}
+
+/// Why a room cannot be booked so. The booking system's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BookingError {
+    /// The times make no sense.
+    #[error("the end must come after the start and lie ahead")]
+    BadTimes,
+    /// A role that the profile requires has nobody.
+    #[error("the profile requires a participant with the role {0:?}")]
+    RoleMissing(Role),
+    /// The profile has no use for a role.
+    #[error("the profile has no role {0:?}")]
+    RoleUnknown(Role),
+    /// Two people in a role that only one can have.
+    #[error("only one participant can have the role {0:?}")]
+    RoleTwice(Role),
+}
+
+/// Why a ledger is not that of a room of this profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// A ledger begins with the booking.
+    #[error("the ledger does not begin with the booking")]
+    NotBooked,
+    /// The room follows another profile.
+    #[error("the room follows the profile {0:?}")]
+    OtherProfile(String),
+}
+
+impl Room {
+    /// The first event of a new room's ledger.
+    pub fn book(now: Now, profile: &Profile, appointment: Appointment) -> Result<Event, BookingError> {
+        let Appointment { room, start, end, participants } = appointment;
+        if start >= end || end <= now.wall {
+            return Err(BookingError::BadTimes);
+        }
+        for &(_, role) in &participants {
+            if role != Role::Guest && !profile.required.contains(&role) {
+                return Err(BookingError::RoleUnknown(role));
+            }
+        }
+        for &role in &profile.required {
+            match participants.iter().filter(|&&(_, other)| other == role).count() {
+                0 => return Err(BookingError::RoleMissing(role)),
+                1 => {}
+                _ => return Err(BookingError::RoleTwice(role)),
+            }
+        }
+        Ok(Event::Booked { room, profile: profile.name.clone(), start, end, participants })
+    }
+
+    /// The room that a ledger tells of. After a restart of the node, [`Command::Restarted`](super::Command::Restarted)
+    /// is the first thing to tell it: times of the earlier run mean nothing in this one.
+    pub fn replay<'a>(
+        profile: &Arc<Profile>,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<Self, ReplayError> {
+        let mut entries = entries.into_iter();
+        let Some(Entry { mono, event: Event::Booked { room, profile: name, start, end, participants }, .. }) =
+            entries.next()
+        else {
+            return Err(ReplayError::NotBooked);
+        };
+        if *name != profile.name {
+            return Err(ReplayError::OtherProfile(name.clone()));
+        }
+        let mut room = Self {
+            id: *room,
+            profile: Arc::clone(profile),
+            start: *start,
+            end: *end,
+            people: participants.iter().map(|&(id, role)| Person::booked(id, role, profile.code_attempts)).collect(),
+            features: profile.features.iter().copied().collect(),
+            state: State::Scheduled,
+            recording: Integrity { fault: None, hole: false },
+            first_live: None,
+            presence: Vec::new(),
+            newest: MonoTime::from_millis(mono.as_millis()),
+        };
+        for entry in entries {
+            room.apply(entry);
+        }
+        Ok(room)
+    }
+
+    /// Takes in one entry of the ledger, the next one.
+    pub fn apply(&mut self, entry: &Entry) {
+        let now = whole_millis(Now { mono: entry.mono, wall: entry.wall });
+        match &entry.event {
+            Event::Booked { .. } => {}
+            Event::Rescheduled { start, end } => self.move_to(now, *start, *end),
+            Event::Cancelled => self.end_with(now, State::Cancelled),
+            Event::AdmissionOpened => self.state = State::Waiting,
+            Event::Expired => self.end_with(now, State::Expired),
+            Event::Opened => {
+                let presence = Presence::Broken { since: now.mono, before: Duration::ZERO };
+                self.state = State::Open(Meeting { presence, flow: Flow::NotYet });
+            }
+            Event::Concluded { outcome, extension_hours: 0, .. } => {
+                self.end_with(now, State::Concluded { outcome: *outcome });
+            }
+            Event::Concluded { outcome, extension_hours, .. } => {
+                let until = later(now.wall, Duration::from_hours(u64::from(*extension_hours)));
+                self.end_with(now, State::Extended { outcome: *outcome, until });
+            }
+            Event::Closed => {
+                if let Some(outcome) = self.outcome() {
+                    self.state = State::Closed { outcome };
+                }
+            }
+            Event::FeatureSet { feature, on: true } => {
+                self.features.insert(*feature);
+            }
+            Event::FeatureSet { feature, on: false } => {
+                self.features.remove(feature);
+            }
+            Event::RecordingLost { reason } => {
+                self.recording.fault = Some(*reason);
+                // The recorder may notice seconds later, when the room has just been suspended for another reason.
+                self.recording.hole |= self.first_live.is_some();
+                // What is on disk so far says nothing about what comes: each original begins anew.
+                self.people.iter_mut().for_each(|person| person.recorded.clear());
+            }
+            Event::RecordingResumed => self.recording.fault = None,
+            Event::PresenceHeld { ago_ms } => {
+                let (since, from) = ago(now, *ago_ms);
+                self.set_presence(Presence::Held { since, from, gap: None });
+            }
+            Event::PresenceBroken { ago_ms, .. } => {
+                let (since, _) = ago(now, *ago_ms);
+                self.end_interval(since);
+                self.set_presence(Presence::Broken { since, before: Duration::ZERO });
+            }
+            Event::WentLive => {
+                self.set_flow(Flow::Live { since: now.mono, from: now.wall });
+                self.first_live.get_or_insert(now.wall);
+            }
+            Event::Suspended { reason } => self.set_flow(Flow::Suspended { reason: reason.clone() }),
+            Event::NodeRestarted => self.restart(now),
+            Event::CodeRejected { participant, .. }
+            | Event::CodeAccepted { participant }
+            | Event::CodeReissued { participant }
+            | Event::ConsentGiven { participant, .. }
+            | Event::EnteredWaiting { participant }
+            | Event::LetIn { participant }
+            | Event::SentBack { participant }
+            | Event::Left { participant }
+            | Event::Removed { participant }
+            | Event::Connected { participant, .. }
+            | Event::Disconnected { participant, .. }
+            | Event::SourceStarted { participant, .. }
+            | Event::SourceStopped { participant, .. }
+            | Event::Attested { participant, .. }
+            | Event::AttestationWithdrawn { participant }
+            | Event::RecordingStarted { participant, .. } => {
+                let attempts = self.profile.code_attempts;
+                let at = match entry.event {
+                    Event::Disconnected { silent_ms: ms, .. }
+                    | Event::SourceStarted { ago_ms: ms, .. }
+                    | Event::SourceStopped { ago_ms: ms, .. } => ago(now, ms).0,
+                    _ => now.mono,
+                };
+                if let Some(person) = self.person_mut(*participant) {
+                    person.apply(&entry.event, now, at, attempts);
+                }
+                // What comes back ends an absence or nothing; only what goes can have begun one in the past.
+                let began = if matches!(entry.event, Event::SourceStarted { .. }) { now.mono } else { at };
+                self.watch_absence(*participant, began);
+            }
+        }
+        self.newest = now.mono;
+    }
+
+    /// Marks where an absence within the grace begins or ends, after something happened to `subject` at `at`.
+    fn watch_absence(&mut self, subject: ParticipantId, at: MonoTime) {
+        let missing = self.missing();
+        // Whoever the subject stands for: themselves, and who sits beside them.
+        let concerns = self
+            .people
+            .iter()
+            .filter(|person| person.id == subject || person.attested_beside() == Some(subject))
+            .any(|person| missing.contains(&person.role));
+        let State::Open(Meeting { presence: Presence::Held { since, gap, .. }, .. }) = &mut self.state else {
+            return;
+        };
+        *gap = match *gap {
+            _ if missing.is_empty() => None,
+            None => Some(at.max(*since)),
+            // News of an earlier silence may come after news of a later one.
+            Some(began) if concerns => Some(began.min(at.max(*since))),
+            Some(began) => Some(began),
+        };
+    }
+
+    fn move_to(&mut self, now: Now, start: Timestamp, end: Timestamp) {
+        self.start = start;
+        self.end = end;
+        if now.wall < self.opens_at() {
+            self.state = State::Scheduled;
+            // A code admits to one time window: in the new one it is asked again.
+            for person in &mut self.people {
+                if person.is_admitted() {
+                    person.standing = Standing::Expected;
+                }
+            }
+        }
+    }
+
+    /// The meeting is over, whichever way.
+    fn end_with(&mut self, now: Now, state: State) {
+        self.end_interval(now.mono);
+        self.people.iter_mut().for_each(Person::drop_link);
+        self.state = state;
+    }
+
+    fn end_interval(&mut self, at: MonoTime) {
+        if let State::Open(meeting) = &self.state {
+            self.presence.extend(meeting.presence.interval(at));
+        }
+    }
+
+    fn restart(&mut self, now: Now) {
+        // Presence is vouched for as far as the ledger goes, and the last second before a crash may not be on disk.
+        self.end_interval(self.newest);
+        self.recording = Integrity { fault: None, hole: self.recording.hole || self.flow() };
+        for person in &mut self.people {
+            person.drop_link();
+            person.recorded.clear();
+            if let Some(attestation) = &mut person.attestation {
+                attestation.since = now.mono;
+            }
+        }
+        let newest = self.newest;
+        if let State::Open(meeting) = &mut self.state {
+            let before = match meeting.presence {
+                Presence::Broken { since, before } => before + newest.since(since),
+                Presence::Held { .. } => Duration::ZERO,
+            };
+            meeting.presence = Presence::Broken { since: now.mono, before };
+        }
+    }
+
+    fn set_presence(&mut self, presence: Presence) {
+        if let State::Open(meeting) = &mut self.state {
+            meeting.presence = presence;
+        }
+    }
+
+    fn set_flow(&mut self, flow: Flow) {
+        if let State::Open(meeting) = &mut self.state {
+            meeting.flow = flow;
+        }
+    }
+}
+
+impl Person {
+    /// Takes in an event about this person that happened at `at` and was written at `now`.
+    fn apply(&mut self, event: &Event, now: Now, at: MonoTime, attempts: u8) {
+        match event {
+            Event::CodeRejected { attempts_left, .. } => self.attempts_left = *attempts_left,
+            Event::CodeReissued { .. } => self.attempts_left = attempts,
+            Event::CodeAccepted { .. } => {
+                if self.standing == Standing::Expected {
+                    self.standing = Standing::Admitted;
+                }
+            }
+            Event::ConsentGiven { text_version, .. } => {
+                self.consent = Some(Consent { text_version: text_version.clone(), at: now.wall });
+            }
+            Event::EnteredWaiting { .. } | Event::SentBack { .. } => {
+                self.standing = Standing::Waiting { since: now.wall };
+            }
+            Event::LetIn { .. } => self.standing = Standing::Inside { connection: None },
+            Event::Left { .. } => self.standing = Standing::Admitted,
+            Event::Removed { .. } => self.standing = Standing::Removed,
+            Event::Connected { connection: id, .. } => {
+                if let Standing::Inside { connection } = &mut self.standing {
+                    let replaced = connection.as_ref().map(|old| old.id);
+                    *connection = Some(Connection { id: *id, sources: BTreeMap::new(), replaced });
+                }
+            }
+            Event::Disconnected { connection, .. } => {
+                self.recorded.remove(connection);
+                match self.link_mut() {
+                    Some(link) if link.id == *connection => self.drop_link(),
+                    Some(link) if link.replaced == Some(*connection) => link.replaced = None,
+                    _ => {}
+                }
+            }
+            Event::SourceStarted { connection, source, .. } => {
+                if let Some(link) = self.link_mut().filter(|link| link.id == *connection) {
+                    link.sources.insert(*source, at);
+                }
+            }
+            Event::SourceStopped { connection, source, .. } => {
+                if let Some(link) = self.link_mut().filter(|link| link.id == *connection) {
+                    link.sources.remove(source);
+                }
+            }
+            Event::Attested { beside, .. } => self.attestation = Some(Attestation { beside: *beside, since: at }),
+            Event::AttestationWithdrawn { .. } => self.attestation = None,
+            Event::RecordingStarted { connection, .. } => {
+                self.recorded.insert(*connection);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Both clocks' reading `ms` milliseconds before `now`.
+fn ago(now: Now, ms: u64) -> (MonoTime, Timestamp) {
+    let ago = Duration::from_millis(ms);
+    (now.mono - ago, earlier(now.wall, ago))
+}

@@ -1,0 +1,113 @@
+//! What we look at in SDP ourselves: bounds before it is parsed, and the credentials of an ICE restart.
+
+use super::ConnectError;
+
+/// M-lines that an offer may have. A page offers 11; every one costs memory for the call's whole length.
+const MOST_MEDIA_LINES: usize = 40;
+
+/// Lines of any kind; Chromium's offer with 11 m-lines has about 400.
+const MOST_LINES: usize = 4_000;
+
+/// Refuses what no client of ours would send, before a parser sees it.
+pub(super) fn check_offer(offer: &str) -> Result<(), ConnectError> {
+    if !offer.starts_with("v=0") {
+        return Err(ConnectError::BadOffer("it does not begin with v=0".into()));
+    }
+    if offer.lines().count() > MOST_LINES {
+        return Err(ConnectError::BadOffer(format!("more than {MOST_LINES} lines")));
+    }
+    let media = media_lines(offer).count();
+    if media > MOST_MEDIA_LINES {
+        return Err(ConnectError::BadOffer(format!("{media} m-lines, at most {MOST_MEDIA_LINES} are answered")));
+    }
+    if media_lines(offer).all(|line| !line.starts_with("m=audio") && !line.starts_with("m=video")) {
+        return Err(ConnectError::NothingToAnswer);
+    }
+    Ok(())
+}
+
+/// Refuses an answer in which no media line has a codec left.
+pub(super) fn check_answer(answer: &str) -> Result<(), ConnectError> {
+    let has_codec =
+        |line: &str| line.starts_with("a=rtpmap:") && (line.contains(" opus/48000") || line.contains(" VP8/90000"));
+    if answer.lines().any(has_codec) { Ok(()) } else { Err(ConnectError::NothingToAnswer) }
+}
+
+/// The same offer with the credentials of a `trickle-ice-sdpfrag` (RFC 8840 §9). `None`: the fragment has none, or
+/// those that are in use.
+pub(super) fn with_credentials(offer: &str, fragment: &str) -> Result<Option<String>, ConnectError> {
+    let value = |text: &str, key: &str| text.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned));
+    let (ufrag, pwd) = match (value(fragment, "a=ice-ufrag:"), value(fragment, "a=ice-pwd:")) {
+        (None, None) => return Ok(None),
+        (Some(ufrag), Some(pwd)) => (ufrag, pwd),
+        _ => return Err(ConnectError::BadOffer("a fragment has ice-ufrag and ice-pwd, or neither".into())),
+    };
+    if !is_ice_text(&ufrag, 4) || !is_ice_text(&pwd, 22) {
+        return Err(ConnectError::BadOffer("ice-ufrag or ice-pwd is malformed".into()));
+    }
+    if value(offer, "a=ice-ufrag:").as_deref() == Some(&*ufrag) && value(offer, "a=ice-pwd:").as_deref() == Some(&*pwd)
+    {
+        return Ok(None);
+    }
+    let lines = offer.lines().filter(|line| !line.starts_with("a=candidate:")).map(|line| match line {
+        _ if line.starts_with("a=ice-ufrag:") => format!("a=ice-ufrag:{ufrag}\r\n"),
+        _ if line.starts_with("a=ice-pwd:") => format!("a=ice-pwd:{pwd}\r\n"),
+        _ => format!("{line}\r\n"),
+    });
+    Ok(Some(lines.collect()))
+}
+
+/// The credentials and candidates of an answer as a `trickle-ice-sdpfrag`.
+pub(super) fn fragment_of(answer: &str) -> String {
+    let mut fragment = String::new();
+    let mut sections = 0;
+    for line in answer.lines() {
+        if line.starts_with("m=") {
+            sections += 1;
+        }
+        let wanted = ["m=", "a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:", "a=end-of-candidates"];
+        // All m-lines share one transport (BUNDLE): the first speaks for it.
+        if sections <= 1 && (line == "a=ice-lite" || wanted.iter().any(|prefix| line.starts_with(prefix))) {
+            fragment.push_str(line);
+            fragment.push_str("\r\n");
+        }
+    }
+    fragment
+}
+
+fn media_lines(sdp: &str) -> impl Iterator<Item = &str> {
+    sdp.lines().filter(|line| line.starts_with("m="))
+}
+
+/// `ice-char` text of a length within the grammar (RFC 8839 §5.4).
+fn is_ice_text(text: &str, least: usize) -> bool {
+    (least..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\n\
+                         a=ice-pwd:aaaaaaaaaaaaaaaaaaaaaa\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n";
+
+    #[test]
+    fn an_offer_is_bounded_before_it_is_parsed() {
+        assert!(check_offer(OFFER).is_ok());
+        assert!(matches!(check_offer("hello"), Err(ConnectError::BadOffer(_))));
+        assert_eq!(check_offer("v=0\r\nm=application 9 X 1\r\n"), Err(ConnectError::NothingToAnswer));
+        let many = format!("v=0\r\n{}", "m=audio 9 X 1\r\n".repeat(MOST_MEDIA_LINES + 1));
+        assert!(matches!(check_offer(&many), Err(ConnectError::BadOffer(_))));
+    }
+
+    #[test]
+    fn a_fragment_with_new_credentials_changes_the_offer_and_one_without_does_not() {
+        assert_eq!(with_credentials(OFFER, "a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n"), Ok(None));
+        assert_eq!(with_credentials(OFFER, "a=ice-ufrag:abcd\r\na=ice-pwd:aaaaaaaaaaaaaaaaaaaaaa\r\n"), Ok(None));
+        let changed =
+            with_credentials(OFFER, "a=ice-ufrag:wxyz\r\na=ice-pwd:bbbbbbbbbbbbbbbbbbbbbb\r\n").unwrap().unwrap();
+        assert!(changed.contains("a=ice-ufrag:wxyz") && !changed.contains("a=candidate"));
+        assert!(with_credentials(OFFER, "a=ice-ufrag:wxyz\r\n").is_err());
+        assert!(with_credentials(OFFER, "a=ice-ufrag:w\nxyz\r\na=ice-pwd:short\r\n").is_err());
+    }
+}

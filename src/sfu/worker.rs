@@ -1,0 +1,451 @@
+//! A media worker: one thread, one socket, the rooms that were placed on it.
+//!
+//! The loop has no fixed tick: it sleeps until the socket is readable, a command comes or a timer is due, and then
+//! takes its phases in order: commands, receive (demultiplex, feed, tap, forward), timers, flush.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use tokio::sync::{mpsc, oneshot};
+
+use super::demux::{Demux, PeerKey};
+use super::meters::Meters;
+use super::peer::{Peer, PeerEvent};
+use super::room::{Member, Room};
+use super::socket::{Inbox, Route, Socket};
+use super::{ConnectError, Fact};
+use crate::clock::{Clock, MonoTime};
+use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::rtp::Tap;
+
+/// How often activity, keyframe requests and waiting facts are looked after. Shorter costs idle rooms CPU; longer
+/// delays the news that someone fell silent.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// Batches taken in before timers and commands have their turn again.
+const MOST_BATCHES: usize = 8;
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// What `control` asks of a worker.
+#[derive(Debug)]
+pub(super) enum Command {
+    OpenRoom {
+        room: RoomId,
+        tap: Tap,
+        facts: mpsc::Sender<Fact>,
+        done: oneshot::Sender<()>,
+    },
+    Connect {
+        room: RoomId,
+        connection: ConnectionId,
+        participant: ParticipantId,
+        peer: Box<Peer>,
+        done: oneshot::Sender<Result<(), ConnectError>>,
+    },
+    RestartIce {
+        room: RoomId,
+        connection: ConnectionId,
+        fragment: String,
+        done: oneshot::Sender<Result<Option<String>, ConnectError>>,
+    },
+    SetFlow {
+        room: RoomId,
+        flow: bool,
+    },
+    RecordingStarted {
+        room: RoomId,
+        connection: ConnectionId,
+    },
+    Disconnect {
+        room: RoomId,
+        connection: ConnectionId,
+    },
+    CloseRoom {
+        room: RoomId,
+    },
+}
+
+/// A worker before its thread runs.
+pub(super) struct Worker {
+    clock: Clock,
+    poll: Poll,
+    socket: Socket,
+    inbox: Inbox,
+    commands: mpsc::Receiver<Command>,
+    rooms: HashMap<RoomId, Room>,
+    peers: HashMap<PeerKey, Seat>,
+    demux: Demux,
+    timers: BinaryHeap<Reverse<(MonoTime, PeerKey)>>,
+    next_key: u64,
+    housekeeping_due: MonoTime,
+    meters: Meters,
+}
+
+/// Where a peer sits: its session here, its part in the room there.
+struct Seat {
+    room: RoomId,
+    connection: ConnectionId,
+    peer: Peer,
+    /// The earliest timer that is set for it.
+    armed: Option<MonoTime>,
+}
+
+impl Worker {
+    /// Makes a worker and the waker that announces commands to it.
+    pub(super) fn new(
+        clock: Clock,
+        mut socket: Socket,
+        commands: mpsc::Receiver<Command>,
+        meters: Meters,
+    ) -> io::Result<(Self, Waker)> {
+        let poll = Poll::new()?;
+        poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let inbox = socket.inbox();
+        let worker = Self {
+            clock,
+            poll,
+            inbox,
+            socket,
+            commands,
+            rooms: HashMap::new(),
+            peers: HashMap::new(),
+            demux: Demux::default(),
+            timers: BinaryHeap::new(),
+            next_key: 0,
+            housekeeping_due: MonoTime::ZERO,
+            meters,
+        };
+        Ok((worker, waker))
+    }
+
+    /// Runs until every handle is gone.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(16);
+        let mut readable = false;
+        loop {
+            let wait = if readable { Duration::ZERO } else { self.time_to_wait() };
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "the media worker's poll failed");
+                return;
+            }
+            readable |= events.iter().any(|event| event.token() == SOCKET);
+            if !self.take_commands() {
+                return;
+            }
+            if readable {
+                readable = self.receive();
+            }
+            self.run_timers();
+            self.flush();
+        }
+    }
+
+    fn time_to_wait(&self) -> Duration {
+        let housekeeping = (!self.rooms.is_empty()).then_some(self.housekeeping_due);
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let due = housekeeping.into_iter().chain(timer).min();
+        // With nothing to do the waker ends the sleep.
+        due.map_or(Duration::from_secs(1), |due| due.since(self.clock.mono()))
+    }
+
+    // ---- commands ----------------------------------------------------------------------------------------------
+
+    /// `false`: every handle is gone.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.carry_out(command),
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        let now = self.clock.mono();
+        match command {
+            Command::OpenRoom { room, tap, facts, done } => {
+                self.rooms.insert(room, Room::new(tap, facts));
+                self.meters.rooms.set(count(self.rooms.len()));
+                let _ = done.send(());
+            }
+            Command::Connect { room, connection, participant, peer, done } => {
+                let result = self.connect(now, room, connection, participant, *peer);
+                let _ = done.send(result);
+            }
+            Command::RestartIce { room, connection, fragment, done } => {
+                let _ = done.send(self.restart_ice(now, room, connection, &fragment));
+            }
+            Command::SetFlow { room, flow } => {
+                if let Some(room) = self.rooms.get_mut(&room) {
+                    room.set_flow(flow);
+                }
+            }
+            Command::RecordingStarted { room, connection } => {
+                if let Some(member) = self.rooms.get_mut(&room).and_then(|room| room.member_mut(connection)) {
+                    member.recorded = true;
+                }
+            }
+            Command::Disconnect { room, connection } => {
+                if let Some(key) = self.rooms.get(&room).and_then(|room| room.key_of(connection)) {
+                    self.remove(now, key);
+                }
+            }
+            Command::CloseRoom { room } => {
+                let keys: Vec<_> = self.rooms.get(&room).map(|room| room.keys().collect()).unwrap_or_default();
+                for key in keys {
+                    self.remove(now, key);
+                }
+                self.rooms.remove(&room);
+                self.meters.rooms.set(count(self.rooms.len()));
+            }
+        }
+    }
+
+    fn connect(
+        &mut self,
+        now: MonoTime,
+        room_id: RoomId,
+        connection: ConnectionId,
+        participant: ParticipantId,
+        mut peer: Peer,
+    ) -> Result<(), ConnectError> {
+        let room = self.rooms.get_mut(&room_id).ok_or(ConnectError::Unknown)?;
+        let earlier = room.key_of_participant(participant);
+        let key = PeerKey(self.next_key);
+        self.next_key += 1;
+        room.join(key, Member::new(connection, participant, now));
+        self.demux.insert(key, peer.ufrag());
+        self.peers.insert(key, Seat { room: room_id, connection, peer, armed: None });
+        self.meters.peers.set(count(self.peers.len()));
+        if let Some(earlier) = earlier {
+            self.remove(now, earlier);
+        }
+        self.advance(now, key);
+        Ok(())
+    }
+
+    fn restart_ice(
+        &mut self,
+        now: MonoTime,
+        room: RoomId,
+        connection: ConnectionId,
+        fragment: &str,
+    ) -> Result<Option<String>, ConnectError> {
+        let key = self.rooms.get(&room).and_then(|room| room.key_of(connection)).ok_or(ConnectError::Unknown)?;
+        let seat = self.peers.get_mut(&key).ok_or(ConnectError::Unknown)?;
+        let answer = isolate(&self.meters, || seat.peer.restart_ice(fragment))
+            .unwrap_or_else(|| Err(ConnectError::BadOffer("it could not be processed".into())))?;
+        self.demux.insert(key, seat.peer.ufrag());
+        self.advance(now, key);
+        Ok(answer)
+    }
+
+    // ---- receive -----------------------------------------------------------------------------------------------
+
+    /// Takes in what waits; `true`: there may be more.
+    fn receive(&mut self) -> bool {
+        let mut inbox = std::mem::replace(&mut self.inbox, Inbox::empty());
+        let mut more = true;
+        for _ in 0..MOST_BATCHES {
+            match self.socket.receive(&mut inbox) {
+                Ok(true) => {
+                    let now = self.clock.mono();
+                    for (route, datagram) in inbox.datagrams() {
+                        self.feed(now, route, datagram);
+                    }
+                    self.advance_receivers(now);
+                }
+                Ok(false) => {
+                    more = false;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the media socket failed to receive");
+                    more = false;
+                    break;
+                }
+            }
+        }
+        self.inbox = inbox;
+        more
+    }
+
+    fn feed(&mut self, now: MonoTime, route: Route, datagram: &[u8]) {
+        self.meters.received.increment(1);
+        let Some(key) = self.find_peer(now, route, datagram) else {
+            self.meters.strangers.increment(1);
+            return;
+        };
+        let Some(seat) = self.peers.get_mut(&key) else { return };
+        if let Some(member) = self.rooms.get_mut(&seat.room).and_then(|room| room.member_mut(seat.connection)) {
+            member.last_seen = now;
+        }
+        let sound = isolate(&self.meters, || seat.peer.receive(now, route, datagram)).is_some();
+        if sound { self.drain(now, key) } else { self.remove(now, key) }
+    }
+
+    fn find_peer(&mut self, now: MonoTime, route: Route, datagram: &[u8]) -> Option<PeerKey> {
+        // A session's checks may come from an address that another one used before, so they go by their name.
+        let demux = &self.demux;
+        if let Some(key) = isolate(&self.meters, || demux.by_name(datagram)).flatten() {
+            if self.demux.by_address(route.remote) == Some(key) {
+                return Some(key);
+            }
+            let peer = &self.peers.get(&key)?.peer;
+            if !isolate(&self.meters, || peer.accepts(now, route, datagram)).unwrap_or(false) {
+                return None;
+            }
+            self.demux.bind(route.remote, key);
+            return Some(key);
+        }
+        self.demux.by_address(route.remote)
+    }
+
+    /// Lets time pass for every receiver that a packet was queued for: this is what sends it.
+    fn advance_receivers(&mut self, now: MonoTime) {
+        while let Some(key) = self.demux.next_dirty() {
+            self.advance(now, key);
+        }
+    }
+
+    fn advance(&mut self, now: MonoTime, key: PeerKey) {
+        let Some(seat) = self.peers.get_mut(&key) else { return };
+        let sound = isolate(&self.meters, || seat.peer.advance(now)).is_some();
+        if sound { self.drain(now, key) } else { self.remove(now, key) }
+    }
+
+    /// Takes out what a peer has to say, and acts on it.
+    fn drain(&mut self, now: MonoTime, key: PeerKey) {
+        let Some(seat) = self.peers.get_mut(&key) else { return };
+        let mut events = VecDeque::new();
+        let socket = &mut self.socket;
+        let next = isolate(&self.meters, || seat.peer.drain(socket, &mut events)).flatten();
+        if let Some(at) = next
+            && seat.armed.is_none_or(|armed| at < armed)
+        {
+            seat.armed = Some(at);
+            self.timers.push(Reverse((at, key)));
+        }
+        let (room_id, connection) = (seat.room, seat.connection);
+        let Some(room) = self.rooms.get_mut(&room_id) else { return };
+        for event in events {
+            match event {
+                PeerEvent::Packet(source, packet) => {
+                    self.meters.packets_in.increment(1);
+                    let peers = &mut self.peers;
+                    let demux = &mut self.demux;
+                    let mut sent = 0;
+                    room.take_packet(now, connection, source, &packet, |receiver, slot, packet, rewrite| {
+                        if let Some(seat) = peers.get_mut(&receiver) {
+                            seat.peer.send(slot, packet, rewrite);
+                            demux.mark_dirty(receiver);
+                            sent += 1;
+                        }
+                    });
+                    self.meters.packets_out.increment(sent);
+                }
+                PeerEvent::Report(source, report) => room.take_report(connection, source, report),
+                PeerEvent::KeyframeWanted(slot) => room.want_keyframe(connection, slot),
+                PeerEvent::SlotAdded(audio) => room.add_slot(connection, audio),
+                PeerEvent::Connected => room.tell(Fact::Connected { connection }),
+                PeerEvent::Closed => {}
+            }
+        }
+        room.tell_slots(|receiver, slot| self.peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot)));
+        self.request_keyframes(now, room_id);
+        if next.is_none() {
+            self.remove(now, key);
+        }
+    }
+
+    /// Passes on the keyframe requests that are due.
+    fn request_keyframes(&mut self, now: MonoTime, room: RoomId) {
+        let Some(room) = self.rooms.get_mut(&room) else { return };
+        while let Some((key, source)) = room.next_keyframe_request(now) {
+            if let Some(seat) = self.peers.get_mut(&key) {
+                seat.peer.request_keyframe(source);
+                self.demux.mark_dirty(key);
+                self.meters.keyframe_requests.increment(1);
+            }
+        }
+    }
+
+    fn remove(&mut self, now: MonoTime, key: PeerKey) {
+        let Some(mut seat) = self.peers.remove(&key) else { return };
+        self.demux.remove(key);
+        let socket = &mut self.socket;
+        isolate(&self.meters, || {
+            seat.peer.close();
+            seat.peer.advance(now);
+            seat.peer.drain(socket, &mut VecDeque::new());
+        });
+        if let Some(room) = self.rooms.get_mut(&seat.room) {
+            let slot_mid =
+                |receiver: PeerKey, slot| self.peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot));
+            room.leave(now, key, slot_mid);
+        }
+        self.meters.peers.set(count(self.peers.len()));
+    }
+
+    // ---- timers ------------------------------------------------------------------------------------------------
+
+    fn run_timers(&mut self) {
+        let now = self.clock.mono();
+        while let Some(&Reverse((at, key))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(seat) = self.peers.get_mut(&key) else { continue };
+            // A timer that was overtaken by an earlier one is void.
+            if seat.armed == Some(at) {
+                seat.armed = None;
+                self.advance(now, key);
+            }
+        }
+        if self.housekeeping_due <= now {
+            self.housekeeping_due = now + HOUSEKEEPING;
+            let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+            for id in ids {
+                self.request_keyframes(now, id);
+                if let Some(room) = self.rooms.get_mut(&id) {
+                    let peers = &self.peers;
+                    room.keep_house(now, |receiver, slot| {
+                        peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot))
+                    });
+                }
+            }
+        }
+        self.advance_receivers(now);
+    }
+
+    fn flush(&mut self) {
+        let lost = self.socket.flush();
+        if lost > 0 {
+            self.meters.unsent.increment(count_u64(lost));
+        }
+    }
+}
+
+/// Runs a piece of work on hostile input; a panic in it ends this peer, not the worker with all its rooms.
+fn isolate<T>(meters: &Meters, work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).inspect_err(|_| meters.panics.increment(1)).ok()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
+
+fn count_u64(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

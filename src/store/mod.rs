@@ -1,0 +1,29 @@
+//! What outlives the process: rooms, people, ledgers, sessions, keys and what was recorded.
+//!
+//! The surface is the domain's operations, not SQL. A room's ledger entries and the rows that change with them are
+//! written in one transaction, and are on disk when the call returns.
+
+mod private;
+mod sqlite;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use private::{Personal, Secret};
+pub use sqlite::Store;
+pub use types::{Appointment, Change, Hash, Owner, Person, Record, Scope, StoredOriginal};
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or did not answer. The disk's or the configuration's fault.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date. The configuration's fault: the file is of a newer version, or damaged.
+    #[error("the database's schema could not be migrated: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A stored value is not what was written. The disk's fault, or somebody's.
+    #[error("a stored {0} is not what was written")]
+    Corrupt(&'static str),
+}

@@ -1,0 +1,278 @@
+/** The screens before and after the room. */
+
+import { enterCode, Problem } from "./api.js";
+import { byId, h, icon, setText } from "./dom.js";
+import { date, dateAndHour, elapsed, hour, roleName, t, word } from "./i18n.js";
+import { tooEarly, wordsOf } from "./problems.js";
+
+/** @typedef {import("./types.js").Screen} Screen */
+/** @typedef {import("./types.js").SessionView} SessionView */
+/** @typedef {import("./join.js").App} App */
+/** @typedef {import("./api.js").Session} Session */
+
+const CODE_DIGITS = 6;
+
+/** @returns {Screen} */
+export function loadingScreen() {
+  return { element: h("p", { class: "card loading", role: "status" }, t("page.loading")) };
+}
+
+/**
+ * Who, when and where without names, and the code.
+ * @param {App} app
+ * @param {string} joinToken
+ * @param {import("./types.js").Welcome} appointment
+ * @returns {Screen}
+ */
+export function codeScreen(app, joinToken, appointment) {
+  const input = h("input", {
+    id: "code-input",
+    name: "code",
+    inputmode: "numeric",
+    autocomplete: "one-time-code",
+    "aria-describedby": "code-hint",
+    required: true,
+  });
+  const submit = h("button", { id: "code-submit", class: "button primary", type: "submit" }, t("code.submit"));
+  const timing = h("p", { class: "notice warning", hidden: true });
+  const form = h(
+    "form",
+    { class: "card code", novalidate: true },
+    h("h2", {}, t("code.heading")),
+    timing,
+    h("label", { for: "code-input" }, t("code.label")),
+    h("p", { id: "code-hint", class: "hint" }, t("code.hint")),
+    input,
+    submit,
+  );
+
+  const tellTime = () => {
+    const now = Date.now();
+    const text =
+      now < Date.parse(appointment.opens_at) ? tooEarly(appointment.opens_at)
+      : now > Date.parse(appointment.closes_at) ? t("welcome.tooLate", { closes: dateAndHour(appointment.closes_at) })
+      : "";
+    timing.hidden = text === "";
+    setText(timing, text);
+  };
+  tellTime();
+  const timer = setInterval(tellTime, 5_000);
+
+  input.addEventListener("input", () => {
+    input.removeAttribute("aria-invalid");
+    // Pasted codes come with spaces, dashes, or with the whole message around them.
+    const digits = input.value.replace(/\D/g, "").slice(0, CODE_DIGITS);
+    if (/[^\d]/.test(input.value) || input.value.length > CODE_DIGITS) input.value = codeIn(input.value) ?? digits;
+  });
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const code = input.value.trim();
+    if (code.length < CODE_DIGITS) return refuse(t("code.incomplete"), "incomplete-code");
+    submit.disabled = true;
+    try {
+      const token = await enterCode(joinToken, code);
+      await app.admitted(token);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      refuse(wordsOf(error), error.slug);
+    } finally {
+      submit.disabled = false;
+    }
+  });
+
+  /**
+   * @param {string} text
+   * @param {string} slug
+   */
+  const refuse = (text, slug) => {
+    app.say(text, slug);
+    input.setAttribute("aria-invalid", "true");
+    input.setAttribute("aria-describedby", "code-hint problem");
+    input.focus();
+    input.select();
+  };
+
+  const element = h(
+    "div",
+    { class: "columns" },
+    h(
+      "section",
+      { class: "card" },
+      h("h1", {}, t("welcome.heading")),
+      h("p", { class: "lead" }, word(`profile.${appointment.profile}`, "")),
+      facts([
+        [t("welcome.when"), [date(appointment.start), h("br"), t("welcome.hours", { from: hour(appointment.start), to: hour(appointment.end) })]],
+        [t("welcome.office"), [appointment.office]],
+        [t("welcome.counter"), [appointment.counter]],
+        [t("welcome.role"), [roleName(appointment.role)]],
+      ]),
+    ),
+    form,
+    appointment.role === "operator" ? null : readiness(appointment.role),
+  );
+  return { element, close: () => clearInterval(timer) };
+}
+
+/**
+ * The first run of six digits in a pasted text, whole or written in groups, if there is one.
+ * @param {string} text
+ */
+function codeIn(text) {
+  const run = /(?<!\d)\d{6}(?!\d)/;
+  const found = text.match(run) ?? text.replace(/(\d)[ \-.](?=\d)/g, "$1").match(run);
+  return found ? found[0] : null;
+}
+
+/** @param {import("./types.js").Role} role */
+function readiness(role) {
+  const forms = role === "delegato" || role === "delegante";
+  return h(
+    "section",
+    { class: "card readiness" },
+    h("h2", {}, t("welcome.ready")),
+    h(
+      "ul",
+      {},
+      h("li", {}, t("welcome.ready.code")),
+      h("li", {}, t("welcome.ready.document")),
+      forms && h("li", {}, t("welcome.ready.forms")),
+      h("li", {}, t("welcome.ready.device")),
+    ),
+  );
+}
+
+/**
+ * The recording notice in the version that the server asks for.
+ * @param {App} app
+ * @param {SessionView} view
+ * @param {Session} session
+ * @returns {Screen}
+ */
+export function consentScreen(app, view, session) {
+  const version = view.consent_text_version;
+  const texts = ["what", "why", "who", "refuse"].map((part) => word(`consent.${version}.${part}`, ""));
+  if (texts.includes("")) return messageScreen(t("consent.heading"), t("consent.unknownVersion"));
+  const accept = h("button", { id: "consent-accept", class: "button primary", type: "button" }, t("consent.accept"));
+  accept.addEventListener("click", async () => {
+    accept.disabled = true;
+    await app.attempt(() => session.consent(version));
+    accept.disabled = false;
+  });
+  const decline = h("button", { id: "consent-decline", class: "button", type: "button" }, t("consent.decline"));
+  decline.addEventListener("click", () => {
+    app.declined = true;
+    app.follow();
+  });
+  const element = h(
+    "section",
+    { class: "card narrow" },
+    h("h1", {}, t("consent.heading")),
+    h("ul", { class: "notice-text" }, ...texts.map((text) => h("li", {}, text))),
+    h("p", { class: "hint" }, t("consent.version", { version })),
+    h("div", { class: "actions" }, accept, decline),
+  );
+  return { element };
+}
+
+/**
+ * «Presto verrai accolto».
+ * @param {App} app
+ * @param {Session} session
+ * @returns {Screen}
+ */
+export function waitingScreen(app, session) {
+  const preview = h("video", { class: "mirrored", muted: true, autoplay: true, playsinline: true, "aria-label": t("devices.preview") });
+  const since = h("strong", { class: "clock" });
+  const showPreview = () => {
+    preview.muted = true;
+    preview.srcObject = app.devices.camera && new MediaStream([app.devices.camera]);
+  };
+  const tick = () => {
+    const me = session.view?.participants.find((person) => person.id === session.view?.me.id);
+    if (me?.waiting_since) setText(since, elapsed(session.now - Date.parse(me.waiting_since)));
+  };
+  showPreview();
+  tick();
+  app.devices.addEventListener("change", showPreview);
+  const timer = setInterval(tick, 1_000);
+  const view = session.view;
+  const leave = h("button", { id: "leave", class: "button", type: "button", onclick: () => void app.leave() }, t("room.leave.long"));
+  const element = h(
+    "section",
+    { id: "waiting", class: "card narrow" },
+    h("h1", {}, t("waiting.heading")),
+    h("p", { class: "lead" }, t("waiting.text")),
+    h("div", { class: "picture" }, preview),
+    h("p", {}, t("waiting.since"), " ", since),
+    view && h("p", {}, t("waiting.appointment", { hour: hour(view.room.start) }), ` · ${view.room.office} · ${view.room.counter}`),
+    h("div", { class: "actions" }, leave),
+  );
+  return {
+    element,
+    close: () => {
+      clearInterval(timer);
+      app.devices.removeEventListener("change", showPreview);
+    },
+  };
+}
+
+/**
+ * @param {string} heading
+ * @param {string} text
+ * @param {string} [action]
+ * @param {() => void} [act]
+ * @param {string} [id]
+ * @returns {Screen}
+ */
+export function messageScreen(heading, text, action, act, id) {
+  const button = action ? h("button", { id, class: "button primary", type: "button", onclick: act }, action) : null;
+  return { element: h("section", { class: "card narrow" }, h("h1", {}, heading), h("p", { class: "lead" }, text), button && h("div", { class: "actions" }, button)) };
+}
+
+/**
+ * @param {SessionView | null} view
+ * @param {"concluded" | "removed" | "session" | "cancelled" | "expired"} reason
+ * @returns {Screen}
+ */
+export function endedScreen(view, reason) {
+  const screen =
+    reason === "concluded" ? concludedScreen(view)
+    : reason === "session" ?
+      messageScreen(t("ended.session.heading"), t("ended.session.text"), t("ended.session.again"), () => location.reload())
+    : messageScreen(t(`ended.${reason}.heading`), t(`ended.${reason}.text`));
+  screen.element.id = "ended";
+  screen.element.dataset.reason = reason;
+  setText(byId("announce"), screen.element.querySelector("h1")?.textContent ?? "");
+  return screen;
+}
+
+/** @param {SessionView | null} view @returns {Screen} */
+function concludedScreen(view) {
+  const until = view?.extension_until;
+  const hours = until && view ? Math.ceil((Date.parse(until) - Date.parse(view.now)) / 3_600_000) : 0;
+  const extension =
+    until && hours > 0 ?
+      h("div", { class: "notice" }, h("p", {}, h("strong", {}, t("ended.extension", { hours }))), h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })))
+    : null;
+  const outcome = view?.outcome ? facts([[t("ended.outcome"), [word(`outcome.${view.outcome}`, view.outcome)]]]) : null;
+  return {
+    element: h(
+      "section",
+      { class: "card narrow" },
+      h("div", { class: "done" }, icon("check")),
+      h("h1", {}, t("ended.heading")),
+      outcome,
+      extension,
+      h("p", { class: "lead" }, t("ended.text")),
+    ),
+  };
+}
+
+/**
+ * Names and values beside each other.
+ * @param {[string, import("./dom.js").Child[]][]} rows
+ */
+export function facts(rows) {
+  return h("dl", { class: "facts" }, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, ...value))));
+}

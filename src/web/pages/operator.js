@@ -1,0 +1,316 @@
+/** The operator's panel: open, let in, send back, remove, attest, features, conclude. The server decides; it says why not. */
+
+import { byId, h, setText } from "./dom.js";
+import { elapsed, listing, roleName, t } from "./i18n.js";
+
+/** @typedef {import("./types.js").Screen} Screen */
+/** @typedef {import("./types.js").SessionView} SessionView */
+/** @typedef {import("./types.js").Person} Person */
+/** @typedef {import("./join.js").App} App */
+/** @typedef {import("./api.js").Session} Session */
+
+const EXTENSIONS = [0, 24, 48, 72];
+/** Features whose panels exist. @type {import("./types.js").Feature[]} */
+const FEATURES = ["sharing"];
+
+/**
+ * @param {App} app
+ * @param {Session} session
+ * @returns {Screen}
+ */
+export function operatorPanel(app, session) {
+  const opening = openingBox(app, session);
+  const presence = h("p", { class: "presence", id: "presence", role: "status" });
+  const people = h("ul", { class: "people" });
+  /** @type {Map<string, PersonRow>} */
+  const rows = new Map();
+  const features = FEATURES.map((feature) => featureSwitch(app, session, feature));
+  const conclusion = conclusionForm(app, session);
+
+  /** @param {SessionView} view */
+  const update = (view) => {
+    opening.update(view);
+    const present = view.missing.length === 0;
+    presence.dataset.holds = String(present);
+    presence.hidden = !view.opened;
+    setText(presence, present ? t("operator.presence.holds") : t("operator.presence.missing", { who: listing(view.missing.map(roleName)) }));
+    for (const person of view.participants) {
+      if (person.id === view.me.id) continue;
+      let row = rows.get(person.id);
+      if (!row) {
+        row = new PersonRow(app, session, person);
+        rows.set(person.id, row);
+        people.append(row.element);
+      }
+      row.update(person, view);
+    }
+    for (const feature of features) feature.update(view);
+    conclusion.update(view);
+  };
+  const timer = setInterval(() => rows.forEach((row) => row.tick()), 1_000);
+
+  const element = h(
+    "aside",
+    { id: "operator-panel", class: "panel", "aria-labelledby": "operator-heading" },
+    h("h2", { id: "operator-heading" }, t("operator.heading")),
+    opening.element,
+    h("section", {}, h("h3", {}, t("operator.people")), presence, people),
+    h("section", {}, h("h3", {}, t("operator.features")), ...features.map((feature) => feature.element)),
+    conclusion.element,
+  );
+  return { element, update, close: () => clearInterval(timer) };
+}
+
+/**
+ * @param {App} app
+ * @param {Session} session
+ */
+function openingBox(app, session) {
+  const text = h("p", {}, t("operator.open.text"));
+  const button = h("button", { id: "operator-open", class: "button primary", type: "button" });
+  button.addEventListener("click", () => pressed(button, () => app.attempt(() => enterRoom(session))));
+  return {
+    element: h("section", { class: "opening" }, text, button),
+    /** @param {SessionView} view */
+    update(view) {
+      const inside = view.place === "inside";
+      text.hidden = view.opened;
+      button.hidden = view.opened && inside;
+      button.parentElement?.toggleAttribute("hidden", button.hidden);
+      setText(button, t(view.opened ? "operator.return" : "operator.open"));
+    },
+  };
+}
+
+/** An operator who left an open room lets themselves in again. @param {Session} session */
+async function enterRoom(session) {
+  const view = session.view;
+  if (view?.opened) await session.command("POST", `participants/${view.me.id}/admit`);
+  else await session.command("POST", "open");
+}
+
+/** One person, where they are, and what may be done. */
+class PersonRow {
+  /**
+   * @param {App} app
+   * @param {Session} session
+   * @param {Person} person
+   */
+  constructor(app, session, person) {
+    this.app = app;
+    this.session = session;
+    this.id = person.id;
+    this.person = person;
+    /** @type {SessionView | null} */
+    this.view = session.view;
+    this.where = h("p", { class: "where" });
+    const { id } = person;
+    this.admit = this.#button("admit", "primary", t("operator.admit"), () => this.#command("POST", "admit"));
+    this.sendBack = this.#button("send-back", "", t("operator.sendBack"), () => this.#command("POST", "send-back"));
+    this.remove = this.#button("remove", "danger", t("operator.remove"), () => this.#remove());
+    this.attest = this.#button("attest", "", t("operator.beside"), () => this.#askBeside());
+    this.withdraw = this.#button("withdraw", "", t("operator.withdraw"), () => this.#command("DELETE", "attest"));
+    this.besideWhom = h("select", { id: `beside-${id}` });
+    this.confirmAttest = this.#button("attest-confirm", "primary", t("operator.beside.confirm"), () => this.#attest());
+    this.beside = h(
+      "div",
+      { class: "beside", hidden: true },
+      h("div", { class: "field" }, h("label", { for: `beside-${id}` }, t("operator.beside.of")), this.besideWhom),
+      this.confirmAttest,
+    );
+    this.element = h(
+      "li",
+      { "data-person": id, "data-role": person.role },
+      h("p", { class: "who" }, h("strong", {}, person.name), h("span", { class: "hint" }, ` ${roleName(person.role)}`)),
+      this.where,
+      h("div", { class: "row-actions" }, this.admit, this.sendBack, this.attest, this.withdraw, this.remove),
+      this.beside,
+    );
+  }
+
+  /**
+   * @param {Person} person
+   * @param {SessionView} view
+   */
+  update(person, view) {
+    this.person = person;
+    this.view = view;
+    this.element.dataset.place = person.place;
+    const attested = person.attested_beside !== null;
+    const inside = person.place === "inside";
+    this.admit.hidden = person.place !== "waiting" || !view.opened;
+    this.sendBack.hidden = !inside;
+    this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
+    this.attest.hidden = attested || inside || !view.opened || this.#devicesInside().length === 0 || person.place === "removed";
+    this.withdraw.hidden = !attested;
+    if (this.attest.hidden) this.beside.hidden = true;
+    this.tick();
+  }
+
+  tick() {
+    setText(this.where, this.#whereabouts());
+  }
+
+  #whereabouts() {
+    const { person, view } = this;
+    const host = view?.participants.find((other) => other.id === person.attested_beside);
+    if (host) return t("operator.place.beside", { name: host.name });
+    switch (person.place) {
+      case "waiting":
+        return t("operator.place.waiting", { time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0) });
+      case "inside":
+        return [t("operator.place.inside"), ...deviceTroubles(person)].join(", ");
+      case "admitted":
+        return t("operator.place.admitted");
+      case "removed":
+        return t("operator.place.removed");
+      default:
+        return t("operator.place.expected");
+    }
+  }
+
+  /** Citizens inside, whose device may show a second person. */
+  #devicesInside() {
+    const { view } = this;
+    return view?.participants.filter((other) => other.place === "inside" && other.id !== this.id && other.id !== view.me.id) ?? [];
+  }
+
+  #askBeside() {
+    const options = this.#devicesInside().map((other) => h("option", { value: other.id }, other.name));
+    this.besideWhom.replaceChildren(...options);
+    this.beside.hidden = !this.beside.hidden;
+    if (!this.beside.hidden) this.besideWhom.focus();
+  }
+
+  async #attest() {
+    const done = await this.#command("POST", "attest", { beside: this.besideWhom.value });
+    if (done) this.beside.hidden = true;
+  }
+
+  async #remove() {
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }))) await this.#command("POST", "remove");
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} what
+   * @param {unknown} [json]
+   */
+  #command(method, what, json) {
+    return this.app.attempt(() => this.session.command(method, `participants/${this.id}/${what}`, json));
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} look
+   * @param {string} label
+   * @param {() => Promise<unknown> | void} act
+   */
+  #button(name, look, label, act) {
+    const button = h("button", { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true }, label);
+    // The same word stands in every row: whoever does not see the row hears the name too.
+    button.setAttribute("aria-label", `${label}: ${this.person.name}`);
+    if (name === "attest-confirm") button.hidden = false;
+    button.addEventListener("click", () => pressed(button, act));
+    return button;
+  }
+}
+
+/** What of someone inside does not arrive. @param {Person} person */
+function deviceTroubles(person) {
+  if (!person.connected) return [t("operator.noMedia")];
+  return [
+    ...(person.sources.includes("camera") ? [] : [t("operator.noCamera")]),
+    ...(person.sources.includes("microphone") ? [] : [t("operator.noMicrophone")]),
+  ];
+}
+
+/**
+ * @param {App} app
+ * @param {Session} session
+ * @param {import("./types.js").Feature} feature
+ */
+function featureSwitch(app, session, feature) {
+  const box = h("input", { type: "checkbox", "data-feature": feature, id: `feature-${feature}` });
+  box.addEventListener("change", async () => {
+    const on = box.checked;
+    if (!(await app.attempt(() => session.command("PUT", `features/${feature}`, { on })))) box.checked = !on;
+  });
+  return {
+    element: h("div", { class: "check" }, box, h("label", { for: box.id }, t("operator.feature.sharing"))),
+    /** @param {SessionView} view */
+    update(view) {
+      box.checked = view.features.includes(feature);
+    },
+  };
+}
+
+/**
+ * @param {App} app
+ * @param {Session} session
+ */
+function conclusionForm(app, session) {
+  const choices = h("div", { class: "outcomes" });
+  const extension = h("select", { id: "extension" });
+  extension.append(...EXTENSIONS.map((n) => h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n }))));
+  const submit = h("button", { id: "conclude", class: "button danger", type: "submit" }, t("operator.conclude.submit"));
+  const form = h(
+    "form",
+    { class: "conclusion" },
+    h("fieldset", {}, h("legend", {}, t("operator.conclude")), choices),
+    h("div", { class: "field" }, h("label", { for: "extension" }, t("operator.extension")), extension),
+    submit,
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const outcome = new FormData(form).get("outcome");
+    if (!outcome) return app.say(t("operator.conclude.choose"), "no-outcome");
+    const json = { outcome, extension_hours: Number(extension.value) };
+    void pressed(submit, () => app.attempt(() => session.command("POST", "conclude", json)));
+  });
+  return {
+    element: form,
+    /** @param {SessionView} view */
+    update(view) {
+      form.hidden = !view.opened;
+      if (choices.childElementCount > 0) return;
+      choices.append(
+        ...view.outcomes.map((outcome) =>
+          h("div", { class: "check" }, h("input", { type: "radio", name: "outcome", value: outcome, id: `outcome-${outcome}` }), h("label", { for: `outcome-${outcome}` }, t(`outcome.${outcome}`))),
+        ),
+      );
+    },
+  };
+}
+
+/**
+ * One press, one command: the button rests until the answer is there.
+ * @param {HTMLButtonElement} button
+ * @param {() => Promise<unknown> | void} act
+ */
+async function pressed(button, act) {
+  button.disabled = true;
+  await act();
+  button.disabled = false;
+}
+
+/**
+ * @param {string} question
+ * @returns {Promise<boolean>}
+ */
+function confirmed(question) {
+  const yes = h("button", { id: "confirm-yes", class: "button danger", type: "button" }, t("operator.confirm"));
+  const no = h("button", { id: "confirm-no", class: "button", type: "button" }, t("operator.cancel"));
+  const dialog = h("dialog", { "aria-labelledby": "confirm-question" }, h("p", { id: "confirm-question" }, question), h("div", { class: "actions" }, no, yes));
+  byId("main").append(dialog);
+  return new Promise((resolve) => {
+    yes.addEventListener("click", () => dialog.close("yes"));
+    no.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    dialog.showModal();
+    no.focus();
+  });
+}

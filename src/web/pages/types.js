@@ -1,0 +1,102 @@
+/**
+ * The shapes that the server speaks (`/v1/openapi.json`), as types for the editor and for `tsc --checkJs`.
+ * Nothing here runs.
+ */
+
+/** @typedef {"operator" | "delegato" | "delegante" | "citizen" | "guest"} Role */
+/** @typedef {"microphone" | "camera" | "screen"} Source */
+/** @typedef {"scheduled" | "waiting" | "live" | "suspended" | "concluded" | "extended" | "closed" | "cancelled" | "expired"} Phase */
+/** @typedef {"granted" | "refused" | "served" | "incomplete"} Outcome */
+/** @typedef {"chat" | "documents" | "sharing"} Feature */
+/** @typedef {"not_writable" | "disk_full" | "write_failed" | "stalled" | "overflow"} RecordingFault */
+
+/**
+ * What a link tells before any code: no names.
+ * @typedef {object} Welcome
+ * @property {string} profile
+ * @property {string} office
+ * @property {string} counter
+ * @property {string} start RFC 3339, like every time here
+ * @property {string} end
+ * @property {string} opens_at
+ * @property {string} closes_at
+ * @property {Role} role
+ */
+
+/**
+ * @typedef {object} Person
+ * @property {string} id
+ * @property {Role} role
+ * @property {string} name
+ * @property {string | null} [fiscal_code] only the operator is told
+ * @property {"expected" | "admitted" | "waiting" | "inside" | "removed"} place
+ * @property {boolean} connected whether a media connection stands
+ * @property {Source[]} sources what arrives from them
+ * @property {string | null} waiting_since
+ * @property {string | null} attested_beside whose device they share
+ */
+
+/**
+ * @typedef {object} SessionView
+ * @property {{id: string, profile: string, office: string, counter: string, reason: string, start: string, end: string, operator_number: string | null}} room
+ * @property {{id: string, role: Role, name: string}} me
+ * @property {Phase} phase
+ * @property {"expected" | "admitted" | "waiting" | "inside" | "removed"} place
+ * @property {{text_version: string, at: string} | null} consent
+ * @property {string} consent_text_version
+ * @property {boolean} opened
+ * @property {string | null} live_since since when media has flowed without a break
+ * @property {string} now
+ * @property {Person[]} participants
+ * @property {Role[]} missing
+ * @property {boolean} flow whether media is forwarded
+ * @property {{state: "off" | "starting" | "on" | "lost", fault: RecordingFault | null}} recording
+ * @property {{why: "absence", missing: Role[]} | {why: "recording", reason: RecordingFault} | null} suspended
+ * @property {Feature[]} features
+ * @property {Outcome | null} outcome
+ * @property {Outcome[]} outcomes
+ * @property {string | null} extension_until
+ * @property {RTCIceServer[]} ice_servers
+ */
+
+/**
+ * @typedef {object} Slot
+ * @property {string} mid m-line of our own connection
+ * @property {string} participant_id
+ * @property {Source} source
+ */
+
+/** @typedef {{id: number, type: "session", session: SessionView}} SessionMessage */
+/** @typedef {{id: number, type: "slots", connection: string, slots: Slot[]}} SlotsMessage */
+
+/**
+ * RFC 9457 problem details, with the members that single problems add.
+ * @typedef {object} ProblemBody
+ * @property {string} [type]
+ * @property {string} [title]
+ * @property {string} [detail]
+ * @property {number} [attempts_left]
+ * @property {string} [opens_at]
+ * @property {number} [seconds_left]
+ * @property {Role[]} [missing]
+ * @property {number} [longest_hours]
+ */
+
+/**
+ * One screen of the page. `update` is called with every new view while it is shown.
+ * @typedef {object} Screen
+ * @property {HTMLElement} element
+ * @property {(view: SessionView) => void} [update]
+ * @property {() => void} [close]
+ */
+
+/**
+ * What tests read from `window.sportello`.
+ * @typedef {object} Timings
+ * @property {number | null} post performance.now() at the media POST
+ * @property {number | null} answer when its answer was there
+ * @property {number | null} connected when ICE and DTLS stood
+ * @property {Record<string, number>} firstFrame by participant: first camera frame on the screen
+ */
+
+export {};
