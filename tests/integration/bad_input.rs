@@ -1,6 +1,6 @@
 //! Bad input gets a clear 4xx or silence, a counter, and never a panic.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
@@ -149,7 +149,9 @@ async fn garbage_and_strangers_on_the_udp_port_get_silence_and_are_counted() {
     let mut server = Server::start().await;
     // A room with a session is there, so that there is somebody to be confused with.
     let (_, operator) = server.open_room().await;
-    assert_eq!(post_sdp(&server, &operator, offer()).send().await.unwrap().status(), 201);
+    let answer = post_sdp(&server, &operator, offer()).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let media = udp_candidate(&answer.text().await.unwrap());
 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -176,12 +178,19 @@ async fn garbage_and_strangers_on_the_udp_port_get_silence_and_are_counted() {
 
     let before = server.counter("sportello_datagrams_refused_total").await;
     for datagram in &datagrams {
-        socket.send_to(datagram, server.media).unwrap();
+        socket.send_to(datagram, media).unwrap();
     }
     server.counts_beyond("sportello_datagrams_refused_total", before).await;
     let answer = socket.recv_from(&mut [0; 2_000]);
     assert!(answer.is_err(), "a stranger was answered: {answer:?}");
     server.is_well().await;
+}
+
+/// The address of an answer's first UDP candidate (RFC 8839, section 5.1).
+fn udp_candidate(answer: &str) -> SocketAddr {
+    let line = answer.lines().find(|line| line.starts_with("a=candidate:") && line.to_lowercase().contains(" udp "));
+    let words: Vec<&str> = line.expect("the answer has a candidate").split(' ').collect();
+    SocketAddr::new(words[4].parse().unwrap(), words[5].parse().unwrap())
 }
 
 /// A well-formed STUN binding request (RFC 8489, section 5) of somebody whom the server does not know.

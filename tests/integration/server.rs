@@ -1,7 +1,7 @@
 //! A server process of a test's own, and the people and systems that call it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,8 +35,6 @@ pub(crate) struct Server {
     data: TempDir,
     http: reqwest::Client,
     address: SocketAddr,
-    /// Where its one media worker listens.
-    pub media: SocketAddr,
     /// As printed at its first start: scope and key.
     keys: Vec<(String, String)>,
 }
@@ -49,16 +47,13 @@ impl Server {
 
     /// Starts one on this data folder; at its first start there it prints its keys.
     async fn start_in(data: TempDir, first: bool) -> Self {
-        // Both ports were free a moment ago; nobody else on this machine asks for them by number.
-        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let media = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut child = sportello()
             .arg("serve")
             .current_dir(data.path())
-            .env("SPORTELLO__HTTP__LISTEN", http.to_string())
+            .env("SPORTELLO__HTTP__LISTEN", "127.0.0.1:0")
             .env("SPORTELLO__MEDIA__BIND", "127.0.0.1")
             .env("SPORTELLO__MEDIA__ANNOUNCE", "[\"127.0.0.1\"]")
-            .env("SPORTELLO__MEDIA__FIRST_PORT", media.port().to_string())
+            .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
             .env("SPORTELLO__MEDIA__WORKERS", "1")
             .env("SPORTELLO__STORAGE__DATA_DIR", data.path())
             .stdout(Stdio::piped())
@@ -68,21 +63,23 @@ impl Server {
         let said = Arc::new(Mutex::new(String::new()));
         listen(child.stdout.take().unwrap(), &said);
         listen(child.stderr.take().unwrap(), &said);
-        let mut server =
-            Self { child, said, data, http: reqwest::Client::new(), address: http, media, keys: Vec::new() };
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut server = Self { child, said, data, http: reqwest::Client::new(), address, keys: Vec::new() };
         server.wait_until_ready(first).await;
         server
     }
 
+    /// The server prints its keys at its first start, then where it listens.
     async fn wait_until_ready(&mut self, first: bool) {
         let deadline = Instant::now() + LONGEST_START;
         while Instant::now() < deadline && self.child.try_wait().unwrap().is_none() {
-            let health = self.http.get(self.url("/healthz")).send().await;
-            if health.is_ok_and(|health| health.status() == StatusCode::OK) {
+            let address = listening_address(&self.said.lock().unwrap());
+            if let Some(address) = address {
+                self.address = address;
                 self.keys = printed_keys(&self.said.lock().unwrap());
-                if !first || self.keys.iter().any(|(scope, _)| scope == "booking") {
-                    return;
-                }
+                assert_eq!(self.keys.is_empty(), !first, "keys are printed at the first start, and only then");
+                self.is_well().await;
+                return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
@@ -96,7 +93,6 @@ impl Server {
         let data = std::mem::replace(&mut self.data, TempDir::new().unwrap());
         drop(self);
         let mut server = Self::start_in(data, false).await;
-        assert_eq!(server.keys, [], "a server that has its keys does not print others");
         server.keys = keys;
         server
     }
@@ -381,6 +377,10 @@ fn listen(stream: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
             said.push('\n');
         }
     });
+}
+
+fn listening_address(said: &str) -> Option<SocketAddr> {
+    said.lines().find_map(|line| line.split_once("listening on http://")?.1.trim().parse().ok())
 }
 
 fn printed_keys(said: &str) -> Vec<(String, String)> {
