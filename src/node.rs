@@ -100,7 +100,7 @@ impl Node {
         let profiles = config.profiles()?;
         let data_dir = &config.storage.data_dir;
         let secrets = data_dir.join("secrets");
-        make_folder(data_dir, 0o750)?;
+        make_folder(data_dir, 0o700)?;
         make_folder(&secrets, 0o700)?;
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
