@@ -608,7 +608,7 @@ fn a_lost_recording_stops_media_at_once() {
     let reason = SuspendReason::Recording { reason: RecordingFault::DiskFull };
     assert_eq!((world.phase(), world.room.suspended()), (Phase::Suspended, Some(reason)));
     assert_eq!(world.room.recording(), Recording::Lost(RecordingFault::DiskFull));
-    assert_eq!(world.lose_recording().events, [], "the first fault stands");
+    assert_eq!(world.lose_recording().events, [], "twice is once");
 }
 
 #[test]
@@ -625,6 +625,19 @@ fn a_resumed_recording_lets_media_flow_once_each_original_begins_but_granted_is_
     world.pass(seconds(120));
     assert_eq!(world.conclude(Outcome::Granted, 0).refusal, Some(Refusal::RecordingIncomplete));
     assert_eq!(world.conclude(Outcome::Refused, 0).refusal, None);
+}
+
+#[test]
+fn a_recording_lost_again_before_it_resumed_begins_anew_again() {
+    let mut world = World::live();
+    world.lose_recording();
+    for who in [OPERATOR, DELEGATO, DELEGANTE] {
+        let connection = world.room.person(world.id(who)).unwrap().connection().unwrap();
+        world.record(who, connection);
+    }
+    world.lose_recording();
+    world.ok(Command::RecordingResumed);
+    assert_eq!((world.phase(), world.room.recording()), (Phase::Suspended, Recording::Starting));
 }
 
 #[test]
@@ -676,6 +689,23 @@ fn a_break_past_the_grace_starts_the_minute_again() {
     world.camera(DELEGANTE, true);
     world.pass(seconds(59));
     assert_eq!(world.conclude(Outcome::Granted, 0).refusal, Some(Refusal::PresenceTooShort(1)));
+}
+
+#[test]
+fn presence_counts_for_granted_only_while_media_flows() {
+    let mut world = World::waiting();
+    world.ok(Command::Open);
+    world.ok(Command::RecordingLost { reason: RecordingFault::NotWritable });
+    world.admit(DELEGATO);
+    world.admit(DELEGANTE);
+    for who in [OPERATOR, DELEGATO, DELEGANTE] {
+        world.join(who);
+    }
+    world.pass(seconds(59));
+    world.ok(Command::RecordingResumed);
+    world.pass(seconds(1));
+    assert_eq!(world.room.presence_intervals(world.now)[0].length_ms, 60_000);
+    assert_eq!(world.room.can_grant(world.now), Err(Refusal::PresenceTooShort(59)));
 }
 
 #[test]

@@ -96,7 +96,9 @@ impl World {
         let target = self.after(time);
         while let Some(next) = self.next_due().filter(|next| next.mono <= target.mono) {
             self.now = next;
+            let due = self.room.deadline();
             self.ok(Command::Tick);
+            assert_ne!(self.room.deadline(), due, "nothing became of what was due");
         }
         self.now = target;
         self.ok(Command::Tick);
