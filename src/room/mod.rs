@@ -29,3 +29,5 @@ pub use state::{Recording, Room};
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -70,33 +70,40 @@ impl Store {
     ) -> Result<(), Error> {
         let mut tx = self.write().await?;
         let id = appointment.id.to_string();
-        sqlx::query("INSERT INTO rooms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query(
+            "INSERT INTO rooms (id, profile, office, counter, reason, reference, starts, ends, phase, created)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&id)
+        .bind(json(&appointment.profile)?)
+        .bind(&appointment.office)
+        .bind(&appointment.counter)
+        .bind(&appointment.reason)
+        .bind(&appointment.reference)
+        .bind(appointment.start.as_millisecond())
+        .bind(appointment.end.as_millisecond())
+        .bind(word(phase)?)
+        .bind(at.as_millisecond())
+        .execute(&mut *tx)
+        .await?;
+        for (position, person) in (0_i64..).zip(&appointment.people) {
+            sqlx::query(
+                "INSERT INTO participants
+                 (id, room, position, role, name, fiscal_code, phone, operator_number, link, code)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(person.id.to_string())
             .bind(&id)
-            .bind(json(&appointment.profile)?)
-            .bind(&appointment.office)
-            .bind(&appointment.counter)
-            .bind(&appointment.reason)
-            .bind(&appointment.reference)
-            .bind(appointment.start.as_millisecond())
-            .bind(appointment.end.as_millisecond())
-            .bind(word(phase)?)
-            .bind(at.as_millisecond())
+            .bind(position)
+            .bind(word(person.role)?)
+            .bind(person.name.expose())
+            .bind(person.fiscal_code.as_ref().map(Personal::expose))
+            .bind(person.phone.as_ref().map(Personal::expose))
+            .bind(&person.operator_number)
+            .bind(&person.link.as_bytes()[..])
+            .bind(&person.code.as_bytes()[..])
             .execute(&mut *tx)
             .await?;
-        for (position, person) in (0_i64..).zip(&appointment.people) {
-            sqlx::query("INSERT INTO participants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                .bind(person.id.to_string())
-                .bind(&id)
-                .bind(position)
-                .bind(word(person.role)?)
-                .bind(person.name.expose())
-                .bind(person.fiscal_code.as_ref().map(Personal::expose))
-                .bind(person.phone.as_ref().map(Personal::expose))
-                .bind(&person.operator_number)
-                .bind(&person.link.as_bytes()[..])
-                .bind(&person.code.as_bytes()[..])
-                .execute(&mut *tx)
-                .await?;
         }
         append(&mut tx, appointment.id, Head::empty(), entries).await?;
         Ok(tx.commit().await?)
@@ -237,25 +244,29 @@ impl Store {
     /// Keeps what a finished original is. Told twice, it is kept once.
     pub async fn add_original(&self, room: RoomId, stored: &StoredOriginal, at: Timestamp) -> Result<(), Error> {
         let StoredOriginal { connection, participant, original } = stored;
-        sqlx::query("INSERT INTO originals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(room.to_string())
-            .bind(&original.file)
-            .bind(connection.to_string())
-            .bind(participant.to_string())
-            .bind(json(&original.sources)?)
-            .bind(integer(original.bytes)?)
-            .bind(integer(original.clusters)?)
-            .bind(integer(original.duration_ms)?)
-            .bind(&original.chain_head)
-            .bind(at.as_millisecond())
-            .execute(&self.writer)
-            .await?;
+        sqlx::query(
+            "INSERT INTO originals
+             (room, file, connection, participant, sources, bytes, clusters, duration_ms, chain_head, finished)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(room.to_string())
+        .bind(&original.file)
+        .bind(connection.to_string())
+        .bind(participant.to_string())
+        .bind(json(&original.sources)?)
+        .bind(integer(original.bytes)?)
+        .bind(integer(original.clusters)?)
+        .bind(integer(original.duration_ms)?)
+        .bind(&original.chain_head)
+        .bind(at.as_millisecond())
+        .execute(&self.writer)
+        .await?;
         Ok(())
     }
 
-    /// A room's finished originals.
+    /// A room's finished originals, by file name.
     pub async fn originals(&self, room: RoomId) -> Result<Vec<StoredOriginal>, Error> {
-        let rows = sqlx::query("SELECT * FROM originals WHERE room = ? ORDER BY finished, file")
+        let rows = sqlx::query("SELECT * FROM originals WHERE room = ? ORDER BY file")
             .bind(room.to_string())
             .fetch_all(&self.readers)
             .await?;
@@ -286,7 +297,7 @@ impl Store {
 async fn append(tx: &mut SqliteConnection, room: RoomId, mut head: Head, entries: &[Entry]) -> Result<(), Error> {
     for entry in entries {
         let line = ledger::chain(&head, entry);
-        sqlx::query("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO ledger (room, seq, wall, mono_ms, event, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(room.to_string())
             .bind(integer(line.seq)?)
             .bind(line.wall.to_string())

@@ -2,6 +2,7 @@
 //! the house's own rules. One binary with a module per subject, so that the server is linked once.
 
 mod admission;
+mod api;
 mod architecture;
 mod bad_input;
 mod booking;

@@ -269,9 +269,14 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
     (store, control, worker, disk)
 }
 
+/// The time on the wall.
+pub(super) fn wall() -> Timestamp {
+    Clock::new().now().wall
+}
+
 /// A `delega` appointment of half an hour that starts so many minutes from now.
 pub(super) fn booking(minutes: i64) -> Booking {
-    let start = Timestamp::now() + SignedDuration::from_mins(minutes);
+    let start = wall() + SignedDuration::from_mins(minutes);
     let person = |role, name: &str| BookingParticipant {
         role,
         name: Personal::from(name),

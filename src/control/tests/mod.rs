@@ -3,9 +3,9 @@
 mod house;
 mod media;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use self::house::{House, NOTICE, booking, next_view};
+use self::house::{House, NOTICE, booking, next_view, wall};
 use super::{Error, Personal, Scope, SubscriptionEnd};
 use crate::media::Source;
 use crate::room::{Command, Phase, Place, Refusal, Role};
@@ -13,7 +13,7 @@ use crate::room::{Command, Phase, Place, Refusal, Role};
 #[tokio::test]
 async fn a_booking_gives_everyone_a_link_and_a_code_of_their_own() {
     let house = House::new().await;
-    let booked = house.book().await;
+    let booked = house.control.create_room(booking(60)).await.unwrap();
     assert_eq!(booked.room.phase, Phase::Scheduled);
     assert_eq!(booked.participants.len(), 3);
     for invitation in &booked.participants {
@@ -236,7 +236,7 @@ async fn a_room_that_is_over_is_still_read_and_asked() {
     let house = house.restart().await;
     assert!(house.control.shared.rooms.is_empty(), "it is not made up again");
     assert_eq!(house.control.room(room).await.unwrap().phase, Phase::Cancelled);
-    let nowhere = crate::id::RoomId::new(Timestamp::now());
+    let nowhere = crate::id::RoomId::new(wall());
     assert!(matches!(house.control.room(nowhere).await, Err(Error::UnknownRoom)));
     assert!(matches!(house.control.ledger(nowhere).await, Err(Error::UnknownRoom)));
 }
@@ -283,7 +283,7 @@ async fn keys_are_made_once_each_with_its_own_scope() {
     let (scope, key) = &keys[0];
     assert_eq!(*scope, Scope::Booking);
     let hash = crate::store::Hash::of_token(key.expose());
-    assert!(house.store.revoke_key(hash, Timestamp::now()).await.unwrap());
+    assert!(house.store.revoke_key(hash, wall()).await.unwrap());
     assert!(matches!(house.control.key_scope(key.expose()).await, Err(Error::Unauthenticated)));
 }
 
