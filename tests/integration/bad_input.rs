@@ -117,7 +117,7 @@ async fn a_body_that_is_too_long_or_of_another_kind_is_refused_as_that() {
     refused(server.request(Method::POST, MEDIA, &operator).body(offer()), 415, "unsupported-media-type").await;
 
     let booking = || server.request(Method::POST, "/v1/rooms", server.key("booking"));
-    let long = booking().header("content-type", "application/json").body("[".repeat(10 << 20));
+    let long = booking().header("content-type", "application/json").body("[".repeat(128 << 10));
     refused(long, 413, "too-large").await;
     refused(booking().header("content-type", "text/plain").body("{}"), 415, "unsupported-media-type").await;
     refused(booking().header("content-type", "application/json").body("{"), 400, "malformed-request").await;

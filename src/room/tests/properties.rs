@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::world::*;
-use super::*;
 use crate::clock::MonoTime;
 use crate::id::ConnectionId;
 use crate::media::{RecordingFault, Source};
+use crate::room::*;
 
 /// One thing that happens to the room.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Pass(Duration),
     SetClock(SignedDuration),
