@@ -231,45 +231,42 @@ impl Config {
     /// # Errors
     /// A folder or file that cannot be read, or is no profile.
     pub fn profiles(&self) -> Result<Vec<Profile>, Problems> {
-        let mut profiles = Vec::new();
-        for (name, text) in BUILT_IN_PROFILES {
-            let profile = parse_profile(text).map_err(|error| profile_problem(name, None, &error))?;
-            profiles.push(profile);
-        }
+        let mut profiles = Profile::shipped();
         let Some(folder) = &self.rooms.profiles else { return Ok(profiles) };
-        let shown = folder.display().to_string();
-        let entries = std::fs::read_dir(folder).map_err(|error| profile_problem(&shown, None, &error))?;
-        for entry in entries {
-            let path = entry.map_err(|error| profile_problem(&shown, None, &error))?.path();
-            if path.extension().is_none_or(|extension| extension != "toml") {
-                continue;
+        let mut problems = Vec::new();
+        for file in toml_files(folder).map_err(|error| Problems(vec![profile_problem(folder, &error)]))? {
+            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+            match text.and_then(|text| Profile::parse(&text).map_err(|error| error.to_string())) {
+                Ok(profile) => {
+                    profiles.retain(|known| known.name != profile.name);
+                    profiles.push(profile);
+                }
+                Err(error) => problems.push(profile_problem(&file, &error)),
             }
-            let file = path.display().to_string();
-            let text = std::fs::read_to_string(&path).map_err(|error| profile_problem(&shown, Some(&file), &error))?;
-            let profile = parse_profile(&text).map_err(|error| profile_problem(&shown, Some(&file), &error))?;
-            profiles.retain(|known| known.name != profile.name);
-            profiles.push(profile);
         }
-        Ok(profiles)
+        if problems.is_empty() { Ok(profiles) } else { Err(Problems(problems)) }
     }
 }
 
-const BUILT_IN_PROFILES: [(&str, &str); 2] = [
-    ("delega", include_str!("../config/profiles/delega.toml")),
-    ("videochiamata", include_str!("../config/profiles/videochiamata.toml")),
-];
-
-fn parse_profile(text: &str) -> Result<Profile, String> {
-    Figment::from(Toml::string(text)).extract().map_err(|error| error.to_string())
+fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
-fn profile_problem(value: &str, file: Option<&str>, error: &dyn fmt::Display) -> Problems {
-    Problems(vec![Problem {
+fn profile_problem(path: &Path, error: &dyn fmt::Display) -> Problem {
+    Problem {
         key: "rooms.profiles".into(),
-        value: Some(format!("{value:?}")),
-        origin: file.unwrap_or("profiles").into(),
-        allowed: format!("a folder of profiles like those in config/profiles: {error}"),
-    }])
+        value: None,
+        origin: path.display().to_string(),
+        allowed: format!("allowed is a folder of profiles like those in config/profiles: {error}"),
+    }
 }
 
 /// Reads key after key and gathers what is wrong.
@@ -534,6 +531,19 @@ mod tests {
         std::fs::write(&file, "[media]\nworkers = \"many\"\n").unwrap();
         let problems = Sources::new(Some(&file)).read().unwrap_err().to_string();
         assert!(problems.contains("media.workers = \"many\" (file ") && problems.contains("node.toml"), "{problems}");
+    }
+
+    #[test]
+    fn profiles_of_the_folder_join_and_replace_the_built_in_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let delega = include_str!("../config/profiles/delega.toml");
+        std::fs::write(folder.path().join("a.toml"), delega.replace("\"delega\"", "\"procura\"")).unwrap();
+        std::fs::write(folder.path().join("b.toml"), delega).unwrap();
+        let sources = Sources::new(None).with("rooms.profiles", &folder.path().display().to_string());
+        assert_eq!(sources.read().unwrap().profiles().unwrap().len(), 3);
+        std::fs::write(folder.path().join("c.toml"), "name = 3").unwrap();
+        let problems = sources.read().unwrap().profiles().unwrap_err().to_string();
+        assert!(problems.contains("c.toml"), "{problems}");
     }
 
     #[test]

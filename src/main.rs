@@ -1,6 +1,6 @@
 //! The command line: arguments, signals, exit codes.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sportello::config::{Problems, Sources};
 use sportello::node::{Node, StartError, local_addresses};
-use sportello::telemetry;
+use sportello::{recording, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// It failed, or something was found.
@@ -241,8 +241,54 @@ fn wrong_configuration(problems: &Problems) -> ExitCode {
 }
 
 fn verify(path: &Path) -> ExitCode {
-    complain(&format!("{}: not yet", path.display()));
-    FAILED
+    let mut progress = Progress::new();
+    let verified = recording::verify(path, |done, total| progress.show(done, total));
+    progress.clear();
+    match verified {
+        Ok(report) => {
+            for file in &report.files {
+                say(&format!(
+                    "{}: whole, {} bytes, {} clusters, chain head {}",
+                    file.path.display(),
+                    file.bytes,
+                    file.clusters,
+                    file.chain_head
+                ));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            FAILED
+        }
+    }
+}
+
+/// How far the checking is, on one line of a terminal that is written over; nothing anywhere else.
+struct Progress {
+    on_terminal: bool,
+    shown: Option<u64>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { on_terminal: io::stderr().is_terminal(), shown: None }
+    }
+
+    fn show(&mut self, done: u64, total: u64) {
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+        if self.on_terminal && self.shown != Some(percent) {
+            self.shown = Some(percent);
+            let _written = write!(io::stderr().lock(), "\rchecked {percent} % of {} MB", total / 1_000_000);
+        }
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            // Erase to the end of the line (ECMA-48, EL).
+            let _written = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
 }
 
 /// Writes a line for people and programs. A reader that is gone is no reason to stop.

@@ -100,7 +100,7 @@ impl Node {
         let profiles = config.profiles()?;
         let data_dir = &config.storage.data_dir;
         let secrets = data_dir.join("secrets");
-        make_folder(data_dir, 0o750)?;
+        make_folder(data_dir, 0o700)?;
         make_folder(&secrets, 0o700)?;
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
@@ -135,6 +135,11 @@ impl Node {
         self.address
     }
 
+    /// Everything this node answers, as a service: what [`Node::run`] puts on the socket.
+    pub fn server(&self) -> Router {
+        api::finish(self.routes.clone(), self.clock)
+    }
+
     /// API keys that this start made: to be shown this once, only their hashes are kept.
     pub fn new_keys(&self) -> &[(Scope, Secret)] {
         &self.new_keys
@@ -148,8 +153,7 @@ impl Node {
     pub async fn add_demo(&mut self) -> Result<(Vec<(String, String)>, Vec<DemoMessage>), StartError> {
         let keys = self.demo_keys()?;
         let booking = keys.iter().find(|(scope, _)| scope == Scope::Booking.name()).map(|(_, key)| key.as_str());
-        let server = api::finish(self.routes.clone(), self.clock);
-        let demo = Demo::new(server, booking.unwrap_or_default(), self.clock);
+        let demo = Demo::new(self.server(), booking.unwrap_or_default(), self.clock);
         let messages = demo.book("delega").await?;
         self.routes = std::mem::take(&mut self.routes).merge(demo.routes());
         Ok((keys, messages))

@@ -148,6 +148,3 @@ fn describe_problems(document: &mut OpenApi) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -208,14 +208,14 @@ impl Room {
             .iter()
             .filter(|person| person.id == subject || person.attested_beside() == Some(subject))
             .any(|person| missing.contains(&person.role));
-        let State::Open(Meeting { presence: Presence::Held { since, gap, .. }, .. }) = &mut self.state else {
+        let State::Open(Meeting { presence: Presence::Held { gap, .. }, .. }) = &mut self.state else {
             return;
         };
         *gap = match *gap {
             _ if missing.is_empty() => None,
-            None => Some(at.max(*since)),
+            None => Some(at),
             // News of an earlier silence may come after news of a later one.
-            Some(began) if concerns => Some(began.min(at.max(*since))),
+            Some(began) if concerns => Some(began.min(at)),
             Some(began) => Some(began),
         };
     }
@@ -243,7 +243,8 @@ impl Room {
 
     fn end_interval(&mut self, at: MonoTime) {
         if let State::Open(meeting) = &self.state {
-            self.presence.extend(meeting.presence.interval(at));
+            // Late news may tell that the rule never held.
+            self.presence.extend(meeting.presence.interval(at).filter(|interval| interval.length_ms > 0));
         }
     }
 
@@ -287,11 +288,8 @@ impl Person {
         match event {
             Event::CodeRejected { attempts_left, .. } => self.attempts_left = *attempts_left,
             Event::CodeReissued { .. } => self.attempts_left = attempts,
-            Event::CodeAccepted { .. } => {
-                if self.standing == Standing::Expected {
-                    self.standing = Standing::Admitted;
-                }
-            }
+            // Anyone further in stays there: the code gave a new session, on another device.
+            Event::CodeAccepted { .. } if self.standing == Standing::Expected => self.standing = Standing::Admitted,
             Event::ConsentGiven { text_version, .. } => {
                 self.consent = Some(Consent { text_version: text_version.clone(), at: now.wall });
             }

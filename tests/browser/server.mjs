@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, mkdirSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -33,20 +32,18 @@ export class Server {
    * @param {{uid: number, gid: number}} [options.as] the user to run as
    */
   static async start({ data, log, binary = BINARY, as = {} }) {
-    const port = await freePort();
-    const url = `http://127.0.0.1:${port}`;
     const child = spawn(binary, ["serve"], {
       cwd: data,
       stdio: ["ignore", "pipe", "pipe"],
       ...as,
       env: {
         ...process.env,
-        SPORTELLO__HTTP__LISTEN: `127.0.0.1:${port}`,
+        SPORTELLO__HTTP__LISTEN: "127.0.0.1:0",
         SPORTELLO__MEDIA__FIRST_PORT: "0",
         SPORTELLO__STORAGE__DATA_DIR: data,
       },
     });
-    const server = new Server(url, child);
+    const server = new Server(child);
     const file = createWriteStream(log);
     for (const stream of [child.stdout, child.stderr]) {
       stream.pipe(file, { end: false });
@@ -56,8 +53,9 @@ export class Server {
     return server;
   }
 
-  constructor(url, child) {
-    this.url = url;
+  constructor(child) {
+    /** Where it listens, as it says itself. */
+    this.url = null;
     this.child = child;
     this.said = "";
     /** API keys by scope, as printed at the first start. */
@@ -71,14 +69,14 @@ export class Server {
   #read(text) {
     this.said += text;
     for (const [, scope, key] of this.said.matchAll(/(booking|operator|compliance|metrics) key: *(\S+)/g)) this.keys[scope] = key;
+    this.url ??= this.said.match(/listening on (http:\S+)\n/)?.[1] ?? null;
   }
 
   async #ready() {
     const deadline = Date.now() + LONGEST_START_MS;
     while (Date.now() < deadline) {
       if (this.exit !== null) break;
-      const healthy = await fetch(`${this.url}/healthz`).then((response) => response.ok, () => false);
-      if (healthy && this.keys.booking) return;
+      if (this.url && (await this.send("GET", "/healthz")).ok) return;
       await pause(50);
     }
     await this.stop();
@@ -149,16 +147,6 @@ export class Server {
     const samples = text.split("\n").filter((line) => line && !line.startsWith("#")).map((line) => line.match(/^(.*) (\S+)$/));
     return Object.fromEntries(samples.map(([, name, value]) => [name, Number(value)]));
   }
-}
-
-/** A TCP port that was free a moment ago. */
-async function freePort() {
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, "close");
-  return port;
 }
 
 /** Waits until `check` gives something, and gives that. */

@@ -83,7 +83,7 @@ async function problemBody(response) {
  * @returns {Promise<import("./types.js").Welcome>}
  */
 export async function welcome(joinToken) {
-  return (await send("GET", `/v1/join/${encodeURIComponent(joinToken)}`)).json();
+  return (await send("GET", `/v1/join/${joinToken}`)).json();
 }
 
 /**
@@ -92,7 +92,7 @@ export async function welcome(joinToken) {
  * @returns {Promise<string>} session token
  */
 export async function enterCode(joinToken, code) {
-  const response = await send("POST", `/v1/join/${encodeURIComponent(joinToken)}`, { json: { code } });
+  const response = await send("POST", `/v1/join/${joinToken}`, { json: { code } });
   return (await response.json()).session_token;
 }
 

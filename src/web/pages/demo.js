@@ -24,7 +24,9 @@ async function showInbox() {
     /** @type {Message[]} */
     const messages = await (await send("GET", "/demo/inbox")).json();
     const rooms = groupByRoom(messages);
-    byId("inbox").replaceChildren(...(rooms.length > 0 ? rooms.map(bookingCard) : [h("p", { class: "card" }, t("demo.none"))]));
+    byId("inbox").replaceChildren(
+      ...(rooms.length > 0 ? rooms.map(bookingCard) : [h("p", { class: "card" }, t("demo.none"))]),
+    );
     byId("problem").replaceChildren();
   } catch (error) {
     complain(error);
@@ -50,14 +52,23 @@ function groupByRoom(messages) {
 function bookingCard(messages, index) {
   const at = messages[0]?.at;
   const heading = index === 0 ? t("demo.newest") : t("demo.older", { hour: at ? hour(at) : "" });
-  return h("section", { class: index === 0 ? "card booking newest" : "card booking" }, h("h3", {}, heading), h("ul", { class: "messages" }, ...messages.map(messageItem)));
+  return h(
+    "section",
+    { class: index === 0 ? "card booking newest" : "card booking" },
+    h("h3", {}, heading),
+    h("ul", { class: "messages" }, ...messages.map(messageItem)),
+  );
 }
 
 /** @param {Message} message */
 function messageItem(message) {
   const address = new URL(message.join_url, location.href);
   address.searchParams.set("lang", language);
-  const open = h("a", { class: "button primary small", href: address.href, target: "_blank", rel: "noopener" }, t("demo.openAs", { role: roleName(message.role) }));
+  const open = h(
+    "a",
+    { class: "button primary small", href: address.href, target: "_blank", rel: "noopener" },
+    t("demo.openAs", { role: roleName(message.role) }),
+  );
   open.append(h("span", { class: "only-read" }, ` (${t("demo.newTab")})`));
   return h(
     "li",
@@ -65,7 +76,14 @@ function messageItem(message) {
     h("p", { class: "who" }, h("strong", {}, message.name), h("span", { class: "hint" }, ` ${roleName(message.role)}`)),
     h("p", { class: "demo-code" }, h("span", { class: "hint" }, t("demo.code"), " "), h("code", {}, message.code)),
     open,
-    message.text ? h("details", {}, h("summary", {}, message.phone ? `${t("demo.sms")} · ${message.phone}` : t("demo.sms")), h("p", { class: "sms" }, message.text)) : null,
+    message.text
+      ? h(
+          "details",
+          {},
+          h("summary", {}, message.phone ? `${t("demo.sms")} · ${message.phone}` : t("demo.sms")),
+          h("p", { class: "sms" }, message.text),
+        )
+      : null,
   );
 }
 

@@ -17,7 +17,8 @@ import { t } from "./i18n.js";
  */
 export function deviceScreen(app, view, session) {
   const { devices } = app;
-  const enter = h("button", { id: "enter-room", class: "button primary", type: "button", disabled: true }, t("devices.enter"), icon("arrow"));
+  const enter = h("button", { id: "enter-room", class: "button primary", type: "button", disabled: true });
+  enter.append(t(view.place === "admitted" ? "devices.enter" : "devices.back"), icon("arrow"));
   const state = h("p", { class: "notice", role: "status" }, t("devices.opening"));
   const trouble = h("div", { class: "notice danger", role: "alert", hidden: true });
   const retry = h("button", { id: "devices-retry", class: "button", type: "button", hidden: true }, t("devices.retry"));
@@ -25,15 +26,17 @@ export function deviceScreen(app, view, session) {
 
   const update = () => {
     enter.disabled = !devices.ready;
-    const words = remedy(devices);
-    trouble.hidden = words === null;
-    retry.hidden = words === null;
-    state.hidden = words !== null;
+    const remedies = remediesFor(devices);
+    trouble.hidden = remedies.length === 0;
+    retry.hidden = trouble.hidden;
+    state.hidden = !trouble.hidden;
     state.className = devices.ready ? "notice success" : "notice";
     setText(state, devices.ready ? t("devices.ok") : t("devices.opening"));
     // Said once: an alert that is written again is read again.
-    if (words && trouble.textContent !== words.join("")) {
-      trouble.replaceChildren(h("p", {}, h("strong", {}, words[0])), h("p", {}, words[1]));
+    if (trouble.textContent !== remedies.flat().join("")) {
+      trouble.replaceChildren(
+        ...remedies.flatMap(([what, remedy]) => [h("p", {}, h("strong", {}, what)), h("p", {}, remedy)]),
+      );
     }
   };
 
@@ -71,16 +74,18 @@ export function deviceScreen(app, view, session) {
 }
 
 /**
- * What does not work and what to do about it.
+ * What does not work and what to do about it; said once if both have the same trouble.
  * @param {Devices} devices
- * @returns {[string, string] | null}
+ * @returns {[string, string][]}
  */
-function remedy(devices) {
+function remediesFor(devices) {
   const { camera, microphone } = devices.troubles;
-  const first = camera ?? microphone;
-  if (!first) return null;
-  const heading = camera && microphone ? "devices.trouble.both" : camera ? "devices.trouble.camera" : "devices.trouble.microphone";
-  return [t(heading), t(`devices.${first}`)];
+  if (camera && camera === microphone) return [[t("devices.trouble.both"), t(`devices.${camera}`)]];
+  /** @type {[string, string][]} */
+  const remedies = [];
+  if (camera) remedies.push([t("devices.trouble.camera"), t(`devices.${camera}`)]);
+  if (microphone) remedies.push([t("devices.trouble.microphone"), t(`devices.${microphone}`)]);
+  return remedies;
 }
 
 /**
@@ -89,13 +94,24 @@ function remedy(devices) {
  * @returns {Screen}
  */
 export function deviceBoard(devices) {
-  const preview = h("video", { id: "preview", class: "mirrored", muted: true, autoplay: true, playsinline: true, "aria-label": t("devices.preview") });
+  const preview = h("video", {
+    id: "preview",
+    class: "mirrored",
+    muted: true,
+    autoplay: true,
+    playsinline: true,
+    "aria-label": t("devices.preview"),
+  });
   preview.muted = true;
   const level = h("meter", { id: "level", min: 0, max: 1, value: 0, "aria-label": t("devices.level") });
   const meter = new LevelMeter((value) => {
     level.value = value;
   });
-  const selects = { camera: choice(devices, "camera"), microphone: choice(devices, "microphone"), speaker: choice(devices, "speaker") };
+  const selects = {
+    camera: choice(devices, "camera"),
+    microphone: choice(devices, "microphone"),
+    speaker: choice(devices, "speaker"),
+  };
   const test = h("button", { id: "speaker-test", class: "button small", type: "button" }, t("devices.speaker.test"));
   test.addEventListener("click", () => void playTestSound(devices.chosen.speaker));
 

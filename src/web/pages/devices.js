@@ -21,10 +21,12 @@ export class Devices extends EventTarget {
     this.camera = null;
     /** @type {Partial<Record<Device, Trouble>>} */
     this.troubles = {};
-    /** @type {{microphone?: string, camera?: string, speaker?: string}} */
-    this.chosen = JSON.parse(sessionStorage.getItem(STORE) ?? "{}");
-    this.microphoneOn = true;
-    this.cameraOn = true;
+    /** @type {{chosen?: {microphone?: string, camera?: string, speaker?: string}, microphoneOn?: boolean, cameraOn?: boolean}} */
+    const kept = JSON.parse(sessionStorage.getItem(STORE) ?? "{}");
+    this.chosen = kept.chosen ?? {};
+    // Whoever was silent before a reload is silent after it.
+    this.microphoneOn = kept.microphoneOn ?? true;
+    this.cameraOn = kept.cameraOn ?? true;
     navigator.mediaDevices?.addEventListener("devicechange", () => this.#changed());
   }
 
@@ -60,7 +62,6 @@ export class Devices extends EventTarget {
    */
   async choose(kind, id) {
     this.chosen[kind] = id;
-    sessionStorage.setItem(STORE, JSON.stringify(this.chosen));
     if (kind !== "speaker") await this.#openOne(kind);
     this.#changed();
   }
@@ -134,6 +135,8 @@ export class Devices extends EventTarget {
   }
 
   #changed() {
+    const { chosen, microphoneOn, cameraOn } = this;
+    sessionStorage.setItem(STORE, JSON.stringify({ chosen, microphoneOn, cameraOn }));
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -51,7 +51,8 @@ export function byId(id) {
 /** Outlines on a 24 by 24 grid. @type {Record<string, string>} */
 const ICONS = {
   microphone: "M12 3a3 3 0 0 0-3 3v5a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6",
-  microphoneOff: "M9 9v2a3 3 0 0 0 4.5 2.6M15 11V6a3 3 0 0 0-5.6-1.5M6 11a6 6 0 0 0 9 5.2M18 11a6 6 0 0 1-.6 2.6M12 17v4M9 21h6M4 3l16 18",
+  microphoneOff:
+    "M9 9v2a3 3 0 0 0 4.5 2.6M15 11V6a3 3 0 0 0-5.6-1.5M6 11a6 6 0 0 0 9 5.2M18 11a6 6 0 0 1-.6 2.6M12 17v4M9 21h6M4 3l16 18",
   camera: "M3 7h11v10H3zM14 11l7-4v10l-7-4z",
   cameraOff: "M8 7h6v6M14 17H3V7h2M14 11l7-4v10l-4-2.300M3 3l18 18",
   screen: "M3 4h18v12H3zM9 20h6M12 16v4M12 13V7M9.500 9.500 12 7l2.500 2.500",

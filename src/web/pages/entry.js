@@ -49,9 +49,11 @@ export function codeScreen(app, joinToken, appointment) {
   const tellTime = () => {
     const now = Date.now();
     const text =
-      now < Date.parse(appointment.opens_at) ? tooEarly(appointment.opens_at)
-      : now > Date.parse(appointment.closes_at) ? t("welcome.tooLate", { closes: dateAndHour(appointment.closes_at) })
-      : "";
+      now < Date.parse(appointment.opens_at)
+        ? tooEarly(appointment.opens_at)
+        : now > Date.parse(appointment.closes_at)
+          ? t("welcome.tooLate", { closes: dateAndHour(appointment.closes_at) })
+          : "";
     timing.hidden = text === "";
     setText(timing, text);
   };
@@ -102,7 +104,14 @@ export function codeScreen(app, joinToken, appointment) {
       h("h1", {}, t("welcome.heading")),
       h("p", { class: "lead" }, word(`profile.${appointment.profile}`, "")),
       facts([
-        [t("welcome.when"), [date(appointment.start), h("br"), t("welcome.hours", { from: hour(appointment.start), to: hour(appointment.end) })]],
+        [
+          t("welcome.when"),
+          [
+            date(appointment.start),
+            h("br"),
+            t("welcome.hours", { from: hour(appointment.start), to: hour(appointment.end) }),
+          ],
+        ],
         [t("welcome.office"), [appointment.office]],
         [t("welcome.counter"), [appointment.counter]],
         [t("welcome.role"), [roleName(appointment.role)]],
@@ -182,7 +191,13 @@ export function consentScreen(app, view, session) {
  * @returns {Screen}
  */
 export function waitingScreen(app, session) {
-  const preview = h("video", { class: "mirrored", muted: true, autoplay: true, playsinline: true, "aria-label": t("devices.preview") });
+  const preview = h("video", {
+    class: "mirrored",
+    muted: true,
+    autoplay: true,
+    playsinline: true,
+    "aria-label": t("devices.preview"),
+  });
   const since = h("strong", { class: "clock" });
   const showPreview = () => {
     preview.muted = true;
@@ -197,7 +212,11 @@ export function waitingScreen(app, session) {
   app.devices.addEventListener("change", showPreview);
   const timer = setInterval(tick, 1_000);
   const view = session.view;
-  const leave = h("button", { id: "leave", class: "button", type: "button", onclick: () => void app.leave() }, t("room.leave.long"));
+  const leave = h(
+    "button",
+    { id: "leave", class: "button", type: "button", onclick: () => void app.leave() },
+    t("room.leave.long"),
+  );
   const element = h(
     "section",
     { id: "waiting", class: "card narrow" },
@@ -205,7 +224,13 @@ export function waitingScreen(app, session) {
     h("p", { class: "lead" }, t("waiting.text")),
     h("div", { class: "picture" }, preview),
     h("p", {}, t("waiting.since"), " ", since),
-    view && h("p", {}, t("waiting.appointment", { hour: hour(view.room.start) }), ` · ${view.room.office} · ${view.room.counter}`),
+    view &&
+      h(
+        "p",
+        {},
+        t("waiting.appointment", { hour: hour(view.room.start) }),
+        ` · ${view.room.office} · ${view.room.counter}`,
+      ),
     h("div", { class: "actions" }, leave),
   );
   return {
@@ -227,7 +252,15 @@ export function waitingScreen(app, session) {
  */
 export function messageScreen(heading, text, action, act, id) {
   const button = action ? h("button", { id, class: "button primary", type: "button", onclick: act }, action) : null;
-  return { element: h("section", { class: "card narrow" }, h("h1", {}, heading), h("p", { class: "lead" }, text), button && h("div", { class: "actions" }, button)) };
+  return {
+    element: h(
+      "section",
+      { class: "card narrow" },
+      h("h1", {}, heading),
+      h("p", { class: "lead" }, text),
+      button && h("div", { class: "actions" }, button),
+    ),
+  };
 }
 
 /**
@@ -237,10 +270,13 @@ export function messageScreen(heading, text, action, act, id) {
  */
 export function endedScreen(view, reason) {
   const screen =
-    reason === "concluded" ? concludedScreen(view)
-    : reason === "session" ?
-      messageScreen(t("ended.session.heading"), t("ended.session.text"), t("ended.session.again"), () => location.reload())
-    : messageScreen(t(`ended.${reason}.heading`), t(`ended.${reason}.text`));
+    reason === "concluded"
+      ? concludedScreen(view)
+      : reason === "session"
+        ? messageScreen(t("ended.session.heading"), t("ended.session.text"), t("ended.session.again"), () =>
+            location.reload(),
+          )
+        : messageScreen(t(`ended.${reason}.heading`), t(`ended.${reason}.text`));
   screen.element.id = "ended";
   screen.element.dataset.reason = reason;
   setText(byId("announce"), screen.element.querySelector("h1")?.textContent ?? "");
@@ -252,9 +288,14 @@ function concludedScreen(view) {
   const until = view?.extension_until;
   const hours = until && view ? Math.ceil((Date.parse(until) - Date.parse(view.now)) / 3_600_000) : 0;
   const extension =
-    until && hours > 0 ?
-      h("div", { class: "notice" }, h("p", {}, h("strong", {}, t("ended.extension", { hours }))), h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })))
-    : null;
+    until && hours > 0
+      ? h(
+          "div",
+          { class: "notice" },
+          h("p", {}, h("strong", {}, t("ended.extension", { hours }))),
+          h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })),
+        )
+      : null;
   const outcome = view?.outcome ? facts([[t("ended.outcome"), [word(`outcome.${view.outcome}`, view.outcome)]]]) : null;
   return {
     element: h(
@@ -274,5 +315,9 @@ function concludedScreen(view) {
  * @param {[string, import("./dom.js").Child[]][]} rows
  */
 export function facts(rows) {
-  return h("dl", { class: "facts" }, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, ...value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, ...value))),
+  );
 }

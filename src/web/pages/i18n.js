@@ -21,7 +21,13 @@ export const language = chooseLanguage();
 const catalogue = CATALOGUES[language] ?? it;
 const plurals = new Intl.PluralRules(language);
 const clock = new Intl.DateTimeFormat(language, { timeZone: ZONE, hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat(language, { timeZone: ZONE, weekday: "long", day: "numeric", month: "long", year: "numeric" });
+const day = new Intl.DateTimeFormat(language, {
+  timeZone: ZONE,
+  weekday: "long",
+  day: "numeric",
+  month: "long",
+  year: "numeric",
+});
 const lists = new Intl.ListFormat(language, { type: "conjunction" });
 
 function chooseLanguage() {

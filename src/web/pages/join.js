@@ -42,7 +42,7 @@ import { roomScreen } from "./room.js";
 /** Phases after which nobody meets any more. @type {import("./types.js").Phase[]} */
 const OVER = ["concluded", "extended", "closed", "cancelled", "expired"];
 
-const joinToken = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const joinToken = location.pathname.split("/")[2] ?? "";
 const storeKey = `sportello.session.${joinToken}`;
 
 export class App {
@@ -159,16 +159,27 @@ export class App {
       case "consent":
         return consentScreen(this, view, session);
       case "declined":
-        return messageScreen(t("consent.declined.heading"), t("consent.declined.text"), t("consent.declined.back"), () => {
-          this.declined = false;
-          this.follow();
-        });
+        return messageScreen(
+          t("consent.declined.heading"),
+          t("consent.declined.text"),
+          t("consent.declined.back"),
+          () => {
+            this.declined = false;
+            this.follow();
+          },
+        );
       case "devices":
         return deviceScreen(this, view, session);
       case "waiting":
         return waitingScreen(this, session);
       case "left": {
-        const screen = messageScreen(t("left.heading"), t("left.text"), t("left.back"), () => this.comeBack(), "rejoin");
+        const screen = messageScreen(
+          t("left.heading"),
+          t("left.text"),
+          t("left.back"),
+          () => this.comeBack(),
+          "rejoin",
+        );
         screen.element.id = "left";
         return screen;
       }
@@ -265,7 +276,11 @@ export class App {
   say(text, slug) {
     const region = byId("problem");
     region.dataset.slug = slug;
-    const close = h("button", { type: "button", class: "problem-close", "aria-label": t("problem.dismiss"), onclick: () => this.relieve() }, "×");
+    const close = h(
+      "button",
+      { type: "button", class: "problem-close", "aria-label": t("problem.dismiss"), onclick: () => this.relieve() },
+      "×",
+    );
     region.replaceChildren(h("p", {}, text), close);
   }
 

@@ -155,7 +155,10 @@ export class Media extends EventTarget {
     const { microphone, camera } = this.devices;
     pc.addTransceiver(microphone ?? "audio", { direction: "sendonly" });
     pc.addTransceiver(camera ?? "video", { direction: "sendonly", sendEncodings: [{ maxBitrate: CAMERA_BITRATE }] });
-    pc.addTransceiver(this.screen ?? "video", { direction: "sendonly", sendEncodings: [{ maxBitrate: SCREEN_BITRATE }] });
+    pc.addTransceiver(this.screen ?? "video", {
+      direction: "sendonly",
+      sendEncodings: [{ maxBitrate: SCREEN_BITRATE }],
+    });
     for (let slot = 0; slot < AUDIO_SLOTS; slot += 1) pc.addTransceiver("audio", { direction: "recvonly" });
     for (let slot = 0; slot < VIDEO_SLOTS; slot += 1) pc.addTransceiver("video", { direction: "recvonly" });
     for (const transceiver of pc.getTransceivers()) {

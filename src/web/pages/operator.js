@@ -33,7 +33,12 @@ export function operatorPanel(app, session) {
     const present = view.missing.length === 0;
     presence.dataset.holds = String(present);
     presence.hidden = !view.opened;
-    setText(presence, present ? t("operator.presence.holds") : t("operator.presence.missing", { who: listing(view.missing.map(roleName)) }));
+    setText(
+      presence,
+      present
+        ? t("operator.presence.holds")
+        : t("operator.presence.missing", { who: listing(view.missing.map(roleName)) }),
+    );
     for (const person of view.participants) {
       if (person.id === view.me.id) continue;
       let row = rows.get(person.id);
@@ -68,7 +73,7 @@ export function operatorPanel(app, session) {
 function openingBox(app, session) {
   const text = h("p", {}, t("operator.open.text"));
   const button = h("button", { id: "operator-open", class: "button primary", type: "button" });
-  button.addEventListener("click", () => pressed(button, () => app.attempt(() => enterRoom(session))));
+  button.addEventListener("click", () => pressed(button, () => app.attempt(() => session.command("POST", "open"))));
   return {
     element: h("section", { class: "opening" }, text, button),
     /** @param {SessionView} view */
@@ -80,13 +85,6 @@ function openingBox(app, session) {
       setText(button, t(view.opened ? "operator.return" : "operator.open"));
     },
   };
-}
-
-/** An operator who left an open room lets themselves in again. @param {Session} session */
-async function enterRoom(session) {
-  const view = session.view;
-  if (view?.opened) await session.command("POST", `participants/${view.me.id}/admit`);
-  else await session.command("POST", "open");
 }
 
 /** One person, where they are, and what may be done. */
@@ -138,10 +136,12 @@ class PersonRow {
     this.element.dataset.place = person.place;
     const attested = person.attested_beside !== null;
     const inside = person.place === "inside";
+    const mayShare =
+      isCitizen(person) && !person.connected && person.place !== "removed" && this.#devicesInside().length > 0;
     this.admit.hidden = person.place !== "waiting" || !view.opened;
     this.sendBack.hidden = !inside;
     this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
-    this.attest.hidden = attested || inside || !view.opened || this.#devicesInside().length === 0 || person.place === "removed";
+    this.attest.hidden = attested || !view.opened || !mayShare;
     this.withdraw.hidden = !attested;
     if (this.attest.hidden) this.beside.hidden = true;
     this.tick();
@@ -157,7 +157,9 @@ class PersonRow {
     if (host) return t("operator.place.beside", { name: host.name });
     switch (person.place) {
       case "waiting":
-        return t("operator.place.waiting", { time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0) });
+        return t("operator.place.waiting", {
+          time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0),
+        });
       case "inside":
         return [t("operator.place.inside"), ...deviceTroubles(person)].join(", ");
       case "admitted":
@@ -169,10 +171,9 @@ class PersonRow {
     }
   }
 
-  /** Citizens inside, whose device may show a second person. */
+  /** Other citizens in the room, whose device may show a second person. */
   #devicesInside() {
-    const { view } = this;
-    return view?.participants.filter((other) => other.place === "inside" && other.id !== this.id && other.id !== view.me.id) ?? [];
+    return this.view?.participants.filter((other) => other.id !== this.id && isCitizen(other) && other.connected) ?? [];
   }
 
   #askBeside() {
@@ -188,7 +189,8 @@ class PersonRow {
   }
 
   async #remove() {
-    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }))) await this.#command("POST", "remove");
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name })))
+      await this.#command("POST", "remove");
   }
 
   /**
@@ -207,13 +209,22 @@ class PersonRow {
    * @param {() => Promise<unknown> | void} act
    */
   #button(name, look, label, act) {
-    const button = h("button", { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true }, label);
+    const button = h(
+      "button",
+      { type: "button", class: `button small ${look}`, [`data-${name}`]: this.id, hidden: true },
+      label,
+    );
     // The same word stands in every row: whoever does not see the row hears the name too.
     button.setAttribute("aria-label", `${label}: ${this.person.name}`);
     if (name === "attest-confirm") button.hidden = false;
     button.addEventListener("click", () => pressed(button, act));
     return button;
   }
+}
+
+/** Those whose presence can be attested on another's device. @param {Person} person */
+function isCitizen(person) {
+  return person.role !== "operator" && person.role !== "guest";
 }
 
 /** What of someone inside does not arrive. @param {Person} person */
@@ -252,7 +263,11 @@ function featureSwitch(app, session, feature) {
 function conclusionForm(app, session) {
   const choices = h("div", { class: "outcomes" });
   const extension = h("select", { id: "extension" });
-  extension.append(...EXTENSIONS.map((n) => h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n }))));
+  extension.append(
+    ...EXTENSIONS.map((n) =>
+      h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n })),
+    ),
+  );
   const submit = h("button", { id: "conclude", class: "button danger", type: "submit" }, t("operator.conclude.submit"));
   const form = h(
     "form",
@@ -276,7 +291,12 @@ function conclusionForm(app, session) {
       if (choices.childElementCount > 0) return;
       choices.append(
         ...view.outcomes.map((outcome) =>
-          h("div", { class: "check" }, h("input", { type: "radio", name: "outcome", value: outcome, id: `outcome-${outcome}` }), h("label", { for: `outcome-${outcome}` }, t(`outcome.${outcome}`))),
+          h(
+            "div",
+            { class: "check" },
+            h("input", { type: "radio", name: "outcome", value: outcome, id: `outcome-${outcome}` }),
+            h("label", { for: `outcome-${outcome}` }, t(`outcome.${outcome}`)),
+          ),
         ),
       );
     },
@@ -301,7 +321,12 @@ async function pressed(button, act) {
 function confirmed(question) {
   const yes = h("button", { id: "confirm-yes", class: "button danger", type: "button" }, t("operator.confirm"));
   const no = h("button", { id: "confirm-no", class: "button", type: "button" }, t("operator.cancel"));
-  const dialog = h("dialog", { "aria-labelledby": "confirm-question" }, h("p", { id: "confirm-question" }, question), h("div", { class: "actions" }, no, yes));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "confirm-question" },
+    h("p", { id: "confirm-question" }, question),
+    h("div", { class: "actions" }, no, yes),
+  );
   byId("main").append(dialog);
   return new Promise((resolve) => {
     yes.addEventListener("click", () => dialog.close("yes"));

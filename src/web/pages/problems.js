@@ -7,7 +7,13 @@ import { dateAndHour, has, listing, plural, roleName, t } from "./i18n.js";
  * @returns {string}
  */
 export function wordsOf(problem) {
-  const { attempts_left: attempts, opens_at: opens, seconds_left: seconds, missing, longest_hours: hours } = problem.body;
+  const {
+    attempts_left: attempts,
+    opens_at: opens,
+    seconds_left: seconds,
+    missing,
+    longest_hours: hours,
+  } = problem.body;
   switch (problem.slug) {
     case "wrong-code":
       if (attempts === 0) return t("code.locked");
@@ -19,11 +25,20 @@ export function wordsOf(problem) {
     case "too-late":
       return t("ended.expired.text");
     case "presence-too-short":
-      return sentences(t("problem.presence-too-short"), seconds !== undefined && plural("problem.presence-too-short.seconds", seconds));
+      return sentences(
+        t("problem.presence-too-short"),
+        seconds !== undefined && plural("problem.presence-too-short.seconds", seconds),
+      );
     case "presence-missing":
-      return sentences(t("problem.presence-missing"), missing && t("operator.presence.missing", { who: listing(missing.map(roleName)) }));
+      return sentences(
+        t("problem.presence-missing"),
+        missing && t("operator.presence.missing", { who: listing(missing.map(roleName)) }),
+      );
     case "extension-too-long":
-      return sentences(t("problem.extension-too-long"), hours !== undefined && t("problem.extension-too-long.longest", { n: hours }));
+      return sentences(
+        t("problem.extension-too-long"),
+        hours !== undefined && t("problem.extension-too-long.longest", { n: hours }),
+      );
     default:
       return otherWords(problem);
   }

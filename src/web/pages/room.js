@@ -27,7 +27,11 @@ export function roomScreen(app, first, session, media) {
   const { devices } = app;
   const stage = new Stage(session, media, devices);
   const operator = first.me.role === "operator" ? operatorPanel(app, session) : null;
-  const clock = h("span", { id: "elapsed", class: "clock", "aria-label": t("room.elapsed"), role: "timer" }, elapsed(0));
+  const clock = h(
+    "span",
+    { id: "elapsed", class: "clock", "aria-label": t("room.elapsed"), role: "timer" },
+    elapsed(0),
+  );
   const recording = h("p", { id: "recording", class: "recording" });
   const status = h("p", { class: "status", id: "status", role: "status" });
   const fault = h("p", { id: "recording-fault", class: "notice danger", role: "alert", hidden: true });
@@ -43,7 +47,9 @@ export function roomScreen(app, first, session, media) {
 
   const controls = new Controls(app, session, media);
   const info = h("button", { id: "info", class: "info", type: "button", "aria-haspopup": "dialog" }, icon("info"));
-  info.append(h("span", {}, h("span", { class: "info-label" }, t("room.info"), ": "), h("strong", {}, first.room.counter)));
+  info.append(
+    h("span", {}, h("span", { class: "info-label" }, t("room.info"), ": "), h("strong", {}, first.room.counter)),
+  );
   info.addEventListener("click", () => openDialog(t("room.info.heading"), sessionFacts(session.view ?? first)));
 
   let line = true;
@@ -68,7 +74,12 @@ export function roomScreen(app, first, session, media) {
     "section",
     { id: "room", class: operator ? "room with-panel" : "room" },
     h("h1", { class: "only-read" }, t("page.title")),
-    h("div", { class: "bar" }, h("div", { class: "bar-info" }, info, h("div", { class: "bar-state" }, clock, recording)), controls.element),
+    h(
+      "div",
+      { class: "bar" },
+      h("div", { class: "bar-info" }, info, h("div", { class: "bar-state" }, clock, recording)),
+      controls.element,
+    ),
     h("div", { class: "banners" }, fault, link, sound, sharing, status),
     h("div", { class: "room-body" }, stage.element, operator?.element),
   );
@@ -128,7 +139,15 @@ class Controls {
     dress(leave, "leave", t("room.leave"));
     leave.classList.add("danger");
     leave.setAttribute("aria-label", `${t("room.leave")}: ${t("room.leave.long")}`);
-    this.element = h("div", { class: "controls", role: "group", "aria-label": t("room.controls") }, this.microphone, this.camera, this.share, settings, leave);
+    this.element = h(
+      "div",
+      { class: "controls", role: "group", "aria-label": t("room.controls") },
+      this.microphone,
+      this.camera,
+      this.share,
+      settings,
+      leave,
+    );
     this.show = () => this.#show();
     app.devices.addEventListener("change", this.show);
     media.addEventListener("state", this.show);
@@ -159,8 +178,18 @@ class Controls {
 
   #show() {
     const { microphoneOn, cameraOn } = this.app.devices;
-    toggle(this.microphone, microphoneOn, microphoneOn ? "microphone" : "microphoneOff", t(microphoneOn ? "room.microphone.on" : "room.microphone.off"));
-    toggle(this.camera, cameraOn, cameraOn ? "camera" : "cameraOff", t(cameraOn ? "room.camera.on" : "room.camera.off"));
+    toggle(
+      this.microphone,
+      microphoneOn,
+      microphoneOn ? "microphone" : "microphoneOff",
+      t(microphoneOn ? "room.microphone.on" : "room.microphone.off"),
+    );
+    toggle(
+      this.camera,
+      cameraOn,
+      cameraOn ? "camera" : "cameraOff",
+      t(cameraOn ? "room.camera.on" : "room.camera.off"),
+    );
     const sharing = this.media.screen !== null;
     dress(this.share, "screen", t(sharing ? "room.share.stop" : "room.share"));
     this.share.dataset.on = String(sharing);
@@ -234,7 +263,8 @@ function statusWords(view) {
  */
 function linkWords(media, line, view) {
   // The server answers, and yet nothing gets through.
-  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected" && media.problem === null) return t("link.blocked");
+  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected" && media.problem === null)
+    return t("link.blocked");
   if (media.state === "broken" || (media.tries > 0 && media.state === "connecting")) return t("link.broken");
   if (!line) return t("link.line");
   return media.state === "connecting" && view?.place === "inside" ? t("link.connecting") : null;
@@ -244,7 +274,12 @@ function linkWords(media, line, view) {
 function sessionFacts(view) {
   const { room } = view;
   const people = view.participants.map((person) =>
-    h("li", {}, person.name, h("span", { class: "hint" }, ` · ${[roleName(person.role), person.fiscal_code].filter(Boolean).join(" · ")}`)),
+    h(
+      "li",
+      {},
+      person.name,
+      h("span", { class: "hint" }, ` · ${[roleName(person.role), person.fiscal_code].filter(Boolean).join(" · ")}`),
+    ),
   );
   /** @type {[string, import("./dom.js").Child[]][]} */
   const rows = [
@@ -273,7 +308,13 @@ function openSettings(app) {
 function openDialog(heading, content) {
   closeDialog();
   const close = h("button", { class: "button primary", type: "button" }, t("room.close"));
-  const dialog = h("dialog", { "aria-labelledby": "dialog-heading" }, h("h2", { id: "dialog-heading" }, heading), content, h("div", { class: "actions" }, close));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "dialog-heading" },
+    h("h2", { id: "dialog-heading" }, heading),
+    content,
+    h("div", { class: "actions" }, close),
+  );
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
   byId("main").append(dialog);

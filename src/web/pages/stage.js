@@ -45,7 +45,9 @@ export class Stage extends EventTarget {
     // The officer first, ourselves last: who one talks to stands on top of a narrow screen.
     people.sort((a, b) => rank(a, view) - rank(b, view));
     const before = this.tiles;
-    this.tiles = new Map(people.map((person) => [person.id, before.get(person.id) ?? new Tile(person, person.id === view.me.id)]));
+    this.tiles = new Map(
+      people.map((person) => [person.id, before.get(person.id) ?? new Tile(person, person.id === view.me.id)]),
+    );
     for (const [id, tile] of before) if (!this.tiles.has(id)) tile.close();
     for (const person of people) this.tiles.get(person.id)?.update(person, view);
     this.#attach();
@@ -109,7 +111,8 @@ export class Stage extends EventTarget {
   #arrange() {
     const order = [...this.screens.values(), ...this.tiles.values()].map((tile) => tile.element);
     order.forEach((element, index) => {
-      if (this.element.children[index] !== element) this.element.insertBefore(element, this.element.children[index] ?? null);
+      if (this.element.children[index] !== element)
+        this.element.insertBefore(element, this.element.children[index] ?? null);
     });
     this.element.dataset.count = String(this.tiles.size);
     this.element.dataset.screens = String(this.screens.size);
@@ -153,10 +156,21 @@ class Tile {
     this.cover = h("p", { class: "tile-cover" }, icon("person"), h("span", {}));
     this.nameText = h("strong", {});
     this.roleText = h("span", { class: "tile-role" });
-    this.quiet = h("span", { class: "tile-quiet", title: t("room.microphoneMissing"), hidden: true }, icon("microphoneOff"), h("span", { class: "only-read" }, t("room.microphoneMissing")));
+    this.quiet = h(
+      "span",
+      { class: "tile-quiet", title: t("room.microphoneMissing"), hidden: true },
+      icon("microphoneOff"),
+      h("span", { class: "only-read" }, t("room.microphoneMissing")),
+    );
     this.element = h(
       "div",
-      { class: "tile", role: "listitem", "data-participant": person.id, "data-role": person.role, "data-self": self ? "true" : null },
+      {
+        class: "tile",
+        role: "listitem",
+        "data-participant": person.id,
+        "data-role": person.role,
+        "data-self": self ? "true" : null,
+      },
       this.video,
       this.audio,
       this.cover,
@@ -228,10 +242,13 @@ class Tile {
   /** A picture that stands still must not look like a person who does. */
   #cover() {
     const words =
-      this.connected === false ? t("room.reconnecting")
-      : !this.self && this.flow === false ? t(this.suspended ? "room.paused" : "room.soon")
-      : this.video.srcObject === null ? t("room.noPicture")
-      : null;
+      this.connected === false
+        ? t("room.reconnecting")
+        : !this.self && this.flow === false
+          ? t(this.suspended ? "room.paused" : "room.soon")
+          : this.video.srcObject === null
+            ? t("room.noPicture")
+            : null;
     this.cover.hidden = words === null;
     if (words !== null && this.cover.lastElementChild) setText(this.cover.lastElementChild, words);
   }
@@ -246,7 +263,12 @@ class ScreenTile {
     const label = t("room.screenOf", { name });
     this.video = h("video", { autoplay: true, playsinline: true, muted: true, "aria-label": label });
     this.video.muted = true;
-    this.element = h("div", { class: "tile screen", role: "listitem", "data-screen": id }, this.video, h("p", { class: "tile-plate" }, h("strong", {}, label)));
+    this.element = h(
+      "div",
+      { class: "tile screen", role: "listitem", "data-screen": id },
+      this.video,
+      h("p", { class: "tile-plate" }, h("strong", {}, label)),
+    );
   }
 
   close() {

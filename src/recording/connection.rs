@@ -1,0 +1,207 @@
+//! One participant connection: its sources, and the originals that they go into.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Fact;
+use super::intake::{Intake, IntakeCounts, Outlet};
+use super::original::{Desk, Failure, Name, OpenOriginal};
+use super::timeline::SenderClock;
+use crate::clock::MonoTime;
+use crate::id::ConnectionId;
+use crate::media::Source;
+use crate::rtp::{Codec, Packet, SenderReport};
+
+/// A connection while it lasts.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: ConnectionId,
+    label: String,
+    number: Option<u32>,
+    /// Originals begun so far.
+    begun: u64,
+    told: bool,
+    ended: bool,
+    sender: SenderClock,
+    intakes: BTreeMap<Source, Intake>,
+    /// Microphone and camera.
+    main: Option<OpenOriginal>,
+    screen: Option<OpenOriginal>,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, label: &str) -> Self {
+        Self {
+            id,
+            label: file_label(label),
+            number: None,
+            begun: 0,
+            told: false,
+            ended: false,
+            sender: SenderClock::default(),
+            intakes: BTreeMap::new(),
+            main: None,
+            screen: None,
+        }
+    }
+
+    /// Takes a packet in. A source that the running original has no track for begins the next one.
+    pub(super) fn take_packet(
+        &mut self,
+        source: Source,
+        packet: Packet,
+        desk: &mut Desk<'_>,
+        facts: &mut VecDeque<Fact>,
+    ) -> Result<(), Failure> {
+        if self.ended || source.is_audio() != (packet.codec == Codec::Opus) {
+            return Ok(());
+        }
+        let (id, codec) = (self.id, packet.codec);
+        if self.original(source).is_some_and(|original| !original.admit(source, &packet)) {
+            let counts = self.counts();
+            if let Some(closing) = self.slot(source).take() {
+                close(closing, id, &counts, desk, facts, &mut self.told)?;
+            }
+            // A second file of this connection gets a number of its own.
+            if source != Source::Screen {
+                self.number = None;
+            }
+        }
+        if self.original(source).is_none() {
+            let number = *self.number.get_or_insert_with(|| desk.number(&self.label));
+            let name = Name { label: self.label.clone(), number, screen: source == Source::Screen };
+            self.begun += 1;
+            let mut original = OpenOriginal::new(name, track_uid(id, self.begun));
+            original.admit(source, &packet);
+            *self.slot(source) = Some(original);
+        }
+        let mut outlet = Outlet::default();
+        self.intakes.entry(source).or_insert_with(|| Intake::new(source, codec)).push(packet, &mut outlet);
+        self.pour(source, outlet);
+        Ok(())
+    }
+
+    /// Takes a sender report in.
+    pub(super) fn take_report(&mut self, source: Source, report: &SenderReport) {
+        if let Some(intake) = self.intakes.get_mut(&source) {
+            intake.report(report, &mut self.sender);
+        }
+        if let Some(original) = self.original(source) {
+            original.note_report(source, report);
+        }
+    }
+
+    /// Gives up what was missing for too long, then writes and syncs what is due.
+    pub(super) fn write(&mut self, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+        let now = desk.now;
+        for source in self.sources() {
+            let mut outlet = Outlet::default();
+            if let Some(intake) = self.intakes.get_mut(&source) {
+                intake.expire(now.mono, &mut outlet);
+            }
+            self.pour(source, outlet);
+        }
+        let waiting = |screen: bool| {
+            let intakes = self.intakes.iter().filter(|(source, _)| (**source == Source::Screen) == screen);
+            intakes.filter_map(|(_, intake)| intake.waiting_since(now.mono)).min()
+        };
+        let (waiting_main, waiting_screen) = (waiting(false), waiting(true));
+        for (original, waiting) in [(&mut self.main, waiting_main), (&mut self.screen, waiting_screen)] {
+            if let Some(original) = original
+                && original.write(waiting, desk)?
+                && !std::mem::replace(&mut self.told, true)
+            {
+                facts.push_back(Fact::Started { connection: self.id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes: writes the rest and closes every original.
+    pub(super) fn finish(&mut self, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+        self.ended = true;
+        let now = desk.now;
+        for source in self.sources() {
+            let mut outlet = Outlet::default();
+            if let Some(intake) = self.intakes.get_mut(&source) {
+                intake.finish(now.mono, &mut outlet);
+            }
+            self.pour(source, outlet);
+        }
+        let counts = self.counts();
+        for original in [self.main.take(), self.screen.take()].into_iter().flatten() {
+            close(original, self.id, &counts, desk, facts, &mut self.told)?;
+        }
+        self.intakes.clear();
+        Ok(())
+    }
+
+    /// Arrival of the oldest packet that is not on disk.
+    pub(super) fn waiting_since(&self, now: MonoTime) -> Option<MonoTime> {
+        let originals = [&self.main, &self.screen].into_iter().flatten().filter_map(OpenOriginal::waiting_since);
+        let intakes = self.intakes.values().filter_map(|intake| intake.waiting_since(now));
+        originals.chain(intakes).min()
+    }
+
+    fn pour(&mut self, source: Source, outlet: Outlet) {
+        if let Some(original) = self.original(source) {
+            for (at, event) in outlet.events {
+                original.note_event(source, at, event);
+            }
+            for block in outlet.blocks {
+                original.push(block);
+            }
+        }
+    }
+
+    fn original(&mut self, source: Source) -> Option<&mut OpenOriginal> {
+        self.slot(source).as_mut()
+    }
+
+    fn slot(&mut self, source: Source) -> &mut Option<OpenOriginal> {
+        match source {
+            Source::Microphone | Source::Camera => &mut self.main,
+            Source::Screen => &mut self.screen,
+        }
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        self.intakes.keys().copied().collect()
+    }
+
+    fn counts(&self) -> Vec<(Source, IntakeCounts)> {
+        self.intakes.iter().map(|(source, intake)| (*source, intake.counts())).collect()
+    }
+}
+
+fn close(
+    original: OpenOriginal,
+    connection: ConnectionId,
+    counts: &[(Source, IntakeCounts)],
+    desk: &mut Desk<'_>,
+    facts: &mut VecDeque<Fact>,
+    told: &mut bool,
+) -> Result<(), Failure> {
+    if let Some(original) = original.finish(counts, desk)? {
+        if !std::mem::replace(told, true) {
+            facts.push_back(Fact::Started { connection });
+        }
+        facts.push_back(Fact::Finished { connection, original });
+    }
+    Ok(())
+}
+
+/// Track uids must differ between files (RFC 9559 §5.1.4.1.2); a connection's id is random enough for that.
+fn track_uid(connection: ConnectionId, original: u64) -> u64 {
+    let tail = connection.as_bytes().iter().skip(8).fold(0_u64, |uid, byte| (uid << 8) | u64::from(*byte));
+    tail.wrapping_add(original << 8)
+}
+
+/// A label as it may stand in a file name, whatever was given.
+fn file_label(label: &str) -> String {
+    let clean: String = label
+        .chars()
+        .take(64)
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    if clean.is_empty() { "participant".into() } else { clean }
+}

@@ -1,0 +1,259 @@
+//! One room's recording: drains its tap, keeps its originals going, acknowledges, and tells the room what happened.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::Fact;
+use super::connection::Connection;
+use super::file::{Disk, prove_writable};
+use super::original::Desk;
+use crate::clock::{Clock, MonoTime, Now};
+use crate::id::{ConnectionId, RoomId};
+use crate::media::RecordingFault;
+use crate::rtp::{TAP_ITEMS, TapReader, Tapped};
+
+/// Items taken from one tap per tick: a full tap. Lower lets a burst wait; higher lets one room delay the others.
+const ITEMS_PER_TICK: usize = TAP_ITEMS;
+
+/// How long a closed room's tap is still emptied, so that the worker's last packets do not look like a failure.
+const AFTER_CLOSING: Duration = Duration::from_secs(10);
+
+/// A room while the recorder has it.
+#[derive(Debug)]
+pub(super) struct RoomRecording {
+    room: RoomId,
+    folder: PathBuf,
+    disk: Arc<dyn Disk>,
+    tap: TapReader,
+    facts: Facts,
+    state: State,
+    numbers: HashMap<String, u32>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// An item of a connection that was not announced when it was taken.
+    early: Option<Tapped>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Recording,
+    /// Nothing more is written; the tap is emptied all the same.
+    Lost,
+    /// Everything is on disk and said.
+    Closed {
+        at: MonoTime,
+    },
+}
+
+impl RoomRecording {
+    pub(super) fn open(
+        room: RoomId,
+        folder: PathBuf,
+        disk: Arc<dyn Disk>,
+        tap: TapReader,
+        facts: mpsc::Sender<Fact>,
+        now: MonoTime,
+    ) -> Self {
+        let mut recording = Self {
+            room,
+            folder,
+            disk,
+            tap,
+            facts: Facts { sender: facts, unsent: VecDeque::new() },
+            state: State::Recording,
+            numbers: HashMap::new(),
+            connections: BTreeMap::new(),
+            early: None,
+        };
+        match prove_writable(recording.disk.as_ref(), &recording.folder) {
+            Ok(()) => recording.tap.acknowledge(now),
+            Err(error) => recording.lose(error.fault(), &error),
+        }
+        recording.facts.send();
+        recording
+    }
+
+    pub(super) fn announce(&mut self, connection: ConnectionId, label: &str) {
+        self.connections.entry(connection).or_insert_with(|| Connection::new(connection, label));
+    }
+
+    /// One round: take what was tapped, write what is due, acknowledge. `false` when the room is done with.
+    pub(super) fn tick(&mut self, now: Now, clock: &Clock) -> bool {
+        let drained = self.drain(now, clock);
+        self.write(now, clock);
+        if self.state == State::Recording {
+            self.acknowledge(now.mono, drained);
+        }
+        if drained == Drained::Ended {
+            self.close(now, clock);
+        }
+        self.facts.send();
+        match self.state {
+            State::Closed { at } => {
+                let over = drained == Drained::Ended || now.mono.since(at) >= AFTER_CLOSING;
+                !(over && self.facts.unsent.is_empty())
+            }
+            State::Recording | State::Lost => true,
+        }
+    }
+
+    /// Finishes every original.
+    pub(super) fn close(&mut self, now: Now, clock: &Clock) {
+        if matches!(self.state, State::Closed { .. }) {
+            return;
+        }
+        // What was tapped before the room was closed belongs to it. The second round takes what stood behind an item
+        // of a connection that was not known yet.
+        while self.drain(now, clock) == Drained::More {}
+        for connection in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.finish(connection, now, clock);
+        }
+        self.facts.unsent.push_back(Fact::Closed);
+        self.state = State::Closed { at: now.mono };
+        self.facts.send();
+    }
+
+    fn drain(&mut self, now: Now, clock: &Clock) -> Drained {
+        if let Some(item) = self.early.take() {
+            // Announcements are read before taps: who is unknown by now was never announced.
+            let connection = connection_of(&item);
+            if !self.connections.contains_key(&connection) {
+                tracing::warn!(room = %self.room, %connection, "media of a connection that nobody announced");
+                self.announce(connection, "unannounced");
+            }
+            self.take_in(item, now, clock);
+        }
+        for _ in 0..ITEMS_PER_TICK {
+            match self.tap.take() {
+                Ok(Some(item)) if self.connections.contains_key(&connection_of(&item)) => {
+                    self.take_in(item, now, clock)
+                }
+                Ok(Some(item)) => {
+                    self.early = Some(item);
+                    return Drained::More;
+                }
+                Ok(None) => return Drained::Until(now.mono),
+                Err(_) => return Drained::Ended,
+            }
+        }
+        Drained::More
+    }
+
+    fn take_in(&mut self, item: Tapped, now: Now, clock: &Clock) {
+        if self.state != State::Recording {
+            return;
+        }
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        let connections = &mut self.connections;
+        let outcome = match item {
+            Tapped::Packet { connection, source, packet } => connections
+                .get_mut(&connection)
+                .map_or(Ok(()), |entry| entry.take_packet(source, packet, &mut desk, &mut self.facts.unsent)),
+            Tapped::Report { connection, source, report } => {
+                if let Some(entry) = connections.get_mut(&connection) {
+                    entry.take_report(source, &report);
+                }
+                Ok(())
+            }
+            Tapped::End { connection, .. } => {
+                self.finish(connection, now, clock);
+                return;
+            }
+        };
+        if let Err(failure) = outcome {
+            self.lose(failure.fault(), &failure);
+        }
+    }
+
+    fn write(&mut self, now: Now, clock: &Clock) {
+        if self.state != State::Recording {
+            return;
+        }
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        let unsent = &mut self.facts.unsent;
+        let failed = self.connections.values_mut().find_map(|entry| entry.write(&mut desk, unsent).err());
+        if let Some(failure) = failed {
+            self.lose(failure.fault(), &failure);
+        }
+    }
+
+    /// Everything is on disk that came in before the oldest thing that is not.
+    fn acknowledge(&self, now: MonoTime, drained: Drained) {
+        let waiting = self.connections.values().filter_map(|entry| entry.waiting_since(now)).min();
+        let until = match (drained, waiting) {
+            (Drained::Until(until), Some(waiting)) => until.min(waiting),
+            (Drained::Until(until), None) => until,
+            // What still stands in the tap is as old as nobody knows: it is taken in the next round.
+            (Drained::More | Drained::Ended, _) => return,
+        };
+        self.tap.acknowledge(until);
+    }
+
+    fn finish(&mut self, connection: ConnectionId, now: Now, clock: &Clock) {
+        if self.state != State::Recording {
+            return;
+        }
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return;
+        };
+        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        if let Err(failure) = entry.finish(&mut desk, &mut self.facts.unsent) {
+            self.lose(failure.fault(), &failure);
+        }
+    }
+
+    /// Gives the room's files up as they are, and says so.
+    fn lose(&mut self, fault: RecordingFault, why: &dyn std::error::Error) {
+        tracing::error!(room = %self.room, ?fault, error = %why, "the room is not recorded any more");
+        metrics::counter!("sportello_recording_lost_total").increment(1);
+        self.connections.clear();
+        self.state = State::Lost;
+        self.facts.unsent.push_back(Fact::Lost { fault });
+    }
+}
+
+/// How far a tap was emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drained {
+    /// Everything that was tapped before this time was taken.
+    Until(MonoTime),
+    /// Something is left.
+    More,
+    /// Everything was taken, and the worker let go of its end.
+    Ended,
+}
+
+fn connection_of(item: &Tapped) -> ConnectionId {
+    match item {
+        Tapped::Packet { connection, .. } | Tapped::Report { connection, .. } | Tapped::End { connection, .. } => {
+            *connection
+        }
+    }
+}
+
+/// Facts on their way to the room's actor. They are few, and none is lost: what its queue does not take waits here.
+#[derive(Debug)]
+struct Facts {
+    sender: mpsc::Sender<Fact>,
+    unsent: VecDeque<Fact>,
+}
+
+impl Facts {
+    fn send(&mut self) {
+        while let Some(fact) = self.unsent.pop_front() {
+            match self.sender.try_send(fact) {
+                Ok(()) => {}
+                Err(TrySendError::Full(fact)) => {
+                    self.unsent.push_front(fact);
+                    return;
+                }
+                // Nobody is left to be told.
+                Err(TrySendError::Closed(_)) => self.unsent.clear(),
+            }
+        }
+    }
+}
