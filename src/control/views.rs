@@ -51,7 +51,7 @@ pub struct BookingParticipant {
     /// Their role; each but `guest` at most once.
     pub role: Role,
     /// First and last name.
-    #[schema(example = "Maria Rossi", min_length = 1, max_length = 200)]
+    #[schema(value_type = String, example = "Maria Rossi", min_length = 1, max_length = 200)]
     pub name: Personal,
     /// Fiscal code (codice fiscale): 16 letters and digits, or 11 digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,16 +84,16 @@ pub struct Invitation {
     /// Their role.
     pub role: Role,
     /// First and last name.
-    #[schema(example = "Maria Rossi")]
+    #[schema(value_type = String, example = "Maria Rossi")]
     pub name: Personal,
     /// Identifies the person; the code admits. 22 letters, digits, `-` and `_`.
-    #[schema(example = "dWqIYlYp0mPBkdJwJSDSIA")]
+    #[schema(value_type = String, example = "dWqIYlYp0mPBkdJwJSDSIA")]
     pub join_token: Secret,
     /// The address to send to the person.
-    #[schema(example = "https://sportello.example/join/dWqIYlYp0mPBkdJwJSDSIA")]
+    #[schema(value_type = String, example = "https://sportello.example/join/dWqIYlYp0mPBkdJwJSDSIA")]
     pub join_url: Secret,
     /// The admission code, digits; for an SMS, not for the channel that carries the link.
-    #[schema(example = "402913")]
+    #[schema(value_type = String, example = "402913")]
     pub code: Secret,
 }
 
@@ -144,7 +144,7 @@ pub struct RoomParticipantView {
     /// Their role.
     pub role: Role,
     /// First and last name.
-    #[schema(example = "Maria Rossi")]
+    #[schema(value_type = String, example = "Maria Rossi")]
     pub name: Personal,
     /// Where they are.
     pub place: Place,
@@ -209,7 +209,7 @@ pub struct Welcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// Bearer token of the person's requests. 43 letters, digits, `-` and `_`.
-    #[schema(example = "Z1Q0rN0hV0w2mTq7m3m0b1mYQy1vXb3yq9cQ5m8hV2k")]
+    #[schema(value_type = String, example = "Z1Q0rN0hV0w2mTq7m3m0b1mYQy1vXb3yq9cQ5m8hV2k")]
     pub session_token: Secret,
     /// The room.
     pub room_id: RoomId,
@@ -324,7 +324,7 @@ pub struct Me {
     /// Their role.
     pub role: Role,
     /// First and last name.
-    #[schema(example = "Maria Rossi")]
+    #[schema(value_type = String, example = "Maria Rossi")]
     pub name: Personal,
 }
 
@@ -347,7 +347,7 @@ pub struct ParticipantView {
     /// Their role.
     pub role: Role,
     /// First and last name.
-    #[schema(example = "Maria Rossi")]
+    #[schema(value_type = String, example = "Maria Rossi")]
     pub name: Personal,
     /// Fiscal code (codice fiscale), if it was booked with one. Told to the operator, to the person themselves, and to the
     /// parties once they are in the room.
