@@ -127,15 +127,15 @@ pub(crate) struct Studio {
 
 impl Studio {
     pub(crate) fn new() -> Self {
-        Self::on(Arc::new(LocalDisk), None)
+        Self::on(None)
     }
 
-    pub(crate) fn on(disk: Arc<dyn Disk>, recordings: Option<PathBuf>) -> Self {
+    pub(crate) fn on(recordings: Option<PathBuf>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::new();
         let recordings = recordings.unwrap_or_else(|| folder.path().join("recordings"));
         let config = RecorderConfig { folder: recordings, threads: 1 };
-        let recorder = Recorder::start_on(disk, &config, clock).unwrap();
+        let recorder = Recorder::start(config, clock).unwrap();
         let room = RoomId::new(clock.now().wall);
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(64);
