@@ -1,12 +1,15 @@
 //! What stands in the files: complete, in order, at the right time, for readers that we did not write.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::synthetic::{Booth, SILENCE, Sender, blocks, both, decode, fake_frame, picture, probe, real_frames, speech};
+use super::synthetic::{
+    Booth, HastyDisk, SILENCE, Sender, blocks, both, decode, fake_frame, picture, probe, real_frames, speech,
+};
 use crate::clock::MonoTime;
 use crate::media::Source;
 use crate::recording::webm::{SimpleBlock, Track, TrackKind, cluster, header};
@@ -322,7 +325,7 @@ proptest! {
 
 #[test]
 fn reports_bring_voice_and_picture_together_over_twenty_minutes() {
-    let mut booth = Booth::new();
+    let mut booth = Booth::on(Arc::new(HastyDisk), 64);
     let connection = booth.connect("delegato");
     let (mut microphone, mut camera) = (Sender::new(Source::Microphone), Sender::new(Source::Camera));
     // The sender's clock runs 100 ppm fast; its pictures come 150 ms later than its words, with the same reports.
