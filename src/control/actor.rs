@@ -20,7 +20,7 @@ use crate::clock::Now;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording;
-use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Room};
+use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
 use crate::store::{Appointment, Change, Hash, Person, Record, Secret};
 
@@ -539,7 +539,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     fn person(&self, participant: ParticipantId) -> Result<&Person, Error> {
         let known = self.appointment.people.iter().find(|person| person.id == participant);
-        known.ok_or(Error::Refused(crate::room::Refusal::UnknownParticipant))
+        known.ok_or(Error::Refused(Refusal::UnknownParticipant))
     }
 
     fn change_person(&mut self, participant: ParticipantId, change: impl FnOnce(&mut Person)) {

@@ -1,5 +1,4 @@
-//! The recorder: one original per participant connection, appended whole, synced and acknowledged each second
-//! (EVIDENCE.md, «The originals»).
+//! The recorder: one original per participant connection, appended whole, synced and acknowledged each second.
 //!
 //! A room's packets come out of its [`TapReader`] and go, per source, through `reorder` (order and gaps), `frames`
 //! (VP8) and `timeline` (media time); per original through `muxer` (which cluster) and `webm` (its bytes); then through
@@ -110,14 +109,12 @@ impl Recorder {
     /// # Errors
     /// If the system gives no thread. What is wrong with the folder is told by each room's facts.
     pub fn start(config: RecorderConfig, clock: Clock) -> std::io::Result<Self> {
-        Self::start_on(Arc::new(LocalDisk), &config, clock)
-    }
-
-    fn start_on(disk: Arc<dyn Disk>, config: &RecorderConfig, clock: Clock) -> std::io::Result<Self> {
-        let threads = (0..config.threads.max(1))
+        let RecorderConfig { folder, threads } = config;
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+        let threads = (0..threads.max(1))
             .map(|n| {
                 let (sender, commands) = channel();
-                let (folder, disk) = (config.folder.clone(), Arc::clone(&disk));
+                let (folder, disk) = (folder.clone(), Arc::clone(&disk));
                 let worker = Worker { folder, disk, clock, commands, rooms: HashMap::new() };
                 thread::Builder::new().name(format!("recorder-{n}")).spawn(move || worker.run())?;
                 Ok(sender)

@@ -111,15 +111,10 @@ impl OpenOriginal {
         if !self.muxer.admit(source, packet.arrival) {
             return false;
         }
-        let known = self.streams.iter_mut().find(|(other, _)| *other == source);
-        let changed = match known {
-            Some((_, ssrc)) => std::mem::replace(ssrc, packet.ssrc) != packet.ssrc,
-            None => {
-                self.streams.push((source, packet.ssrc));
-                true
-            }
-        };
-        if changed {
+        let known = self.streams.contains(&(source, packet.ssrc));
+        if !known {
+            self.streams.retain(|(other, _)| *other != source);
+            self.streams.push((source, packet.ssrc));
             let (ssrc, codec, at_ns) = (packet.ssrc.0, packet.codec, packet.arrival.as_nanos());
             self.note(packet.arrival, &Line::Stream { source, ssrc, codec, sequence: packet.sequence, at_ns });
         }
@@ -172,7 +167,7 @@ impl OpenOriginal {
         if cut.is_none() && !lines_due {
             return Ok(false);
         }
-        self.append(cut.unwrap_or_default(), desk)?;
+        self.append(&cut.unwrap_or_default(), desk)?;
         Ok(true)
     }
 
@@ -204,7 +199,7 @@ impl OpenOriginal {
                 );
             }
         }
-        self.append(cut.unwrap_or_default(), desk)?;
+        self.append(&cut.unwrap_or_default(), desk)?;
         let (sources, duration_ms) = (self.muxer.sources(), self.muxer.duration_ms());
         Ok(self.files.map(|files| Original {
             file: files.name().to_owned(),
@@ -216,18 +211,17 @@ impl OpenOriginal {
         }))
     }
 
-    fn append(&mut self, cut: Cut, desk: &mut Desk<'_>) -> Result<(), Failure> {
-        let now = desk.now;
-        let files = match &mut self.files {
-            Some(files) => files,
-            None => {
-                let files = self.name.create_files(desk)?;
-                let zero = self.muxer.start().unwrap_or(now.mono);
-                let wall = now.wall.checked_sub(now.mono.since(zero)).unwrap_or(now.wall);
-                let first = Line::Original { file: files.name(), zero_ns: zero.as_nanos(), wall: wall.to_string() };
-                self.lines.splice(0..0, first.bytes());
-                self.files.insert(files)
-            }
+    fn append(&mut self, cut: &Cut, desk: &mut Desk<'_>) -> Result<(), Failure> {
+        let files = if let Some(files) = &mut self.files {
+            files
+        } else {
+            let files = self.name.create_files(desk)?;
+            let now = desk.now;
+            let zero = self.muxer.start().unwrap_or(now.mono);
+            let wall = now.wall.checked_sub(now.mono.since(zero)).unwrap_or(now.wall);
+            let first = Line::Original { file: files.name(), zero_ns: zero.as_nanos(), wall: wall.to_string() };
+            self.lines.splice(0..0, first.bytes());
+            self.files.insert(files)
         };
         for piece in cut.header.iter().chain(&cut.clusters) {
             files.append_piece(piece)?;

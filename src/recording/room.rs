@@ -121,7 +121,7 @@ impl RoomRecording {
         if let Some(item) = self.early.take() {
             // Announcements are read before taps: who is unknown by now was never announced.
             let connection = connection_of(&item);
-            if !self.connections.contains_key(&connection) {
+            if self.state == State::Recording && !self.connections.contains_key(&connection) {
                 tracing::warn!(room = %self.room, %connection, "media of a connection that nobody announced");
                 self.announce(connection, "unannounced");
             }
@@ -129,8 +129,9 @@ impl RoomRecording {
         }
         for _ in 0..ITEMS_PER_TICK {
             match self.tap.take() {
+                Ok(Some(_)) if self.state != State::Recording => {}
                 Ok(Some(item)) if self.connections.contains_key(&connection_of(&item)) => {
-                    self.take_in(item, now, clock)
+                    self.take_in(item, now, clock);
                 }
                 Ok(Some(item)) => {
                     self.early = Some(item);

@@ -1,4 +1,4 @@
-//! RTP time to media time: points on the node's monotonic clock (EVIDENCE.md, «Time»).
+//! RTP time to media time: points on the node's monotonic clock.
 //!
 //! A stream's first packet is anchored at its arrival. Sender reports then bring the streams of one connection
 //! onto one clock, that of the sender, seen from here through the shortest delay of late. Corrections are worked in

@@ -1,4 +1,4 @@
-//! The bytes of a live WebM: a header once, then clusters, each whole in memory (EVIDENCE.md, «The originals»).
+//! The bytes of a live WebM: a header once, then clusters, each whole in memory.
 //!
 //! Pure. The segment has an unknown size and is never closed, so that a file is valid at every cluster's end.
 
@@ -18,7 +18,7 @@ const OPUS_PRE_SKIP: u16 = 312;
 /// The pre-skip as time.
 const OPUS_DELAY: Duration = Duration::from_micros(6_500);
 
-/// How much Opus a player decodes before a seek point until it sounds right (WebM guidelines, SeekPreRoll).
+/// How much Opus a player decodes before a seek point until it sounds right (WebM guidelines, `SeekPreRoll`).
 const OPUS_PRE_ROLL: Duration = Duration::from_millis(80);
 
 /// Length of an element head with a four-byte id and an unknown size of eight bytes.

@@ -163,7 +163,6 @@ pub enum Effect {
 
 /// What follows from a command. Nothing has happened yet: the caller persists the events, applies them to the room
 /// ([`Room::apply`](super::Room::apply)), carries out the effects, and answers last.
-#[must_use = "the events are not in the ledger and the effects not carried out yet"]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// What happened, in this order. A refused command may have events too: a wrong code counts an attempt, and

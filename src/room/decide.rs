@@ -12,6 +12,7 @@ use crate::media::{RecordingFault, Source};
 impl Room {
     /// Decides what follows from a command at `now`. The room itself does not change: the caller stores the
     /// events, then gives each to [`Room::apply`], made into an entry with the same `now` ([`Entry::at`]).
+    #[must_use = "the events are not in the ledger and the effects not carried out yet"]
     pub fn handle(&self, now: Now, command: Command) -> Decision {
         let now = whole_millis(now);
         let mut draft = Draft { before: self, room: self.clone(), now, events: Vec::new(), effects: Vec::new() };
@@ -352,9 +353,11 @@ impl Draft<'_> {
     }
 
     fn recording_lost(&mut self, reason: RecordingFault) {
-        // The first fault stands until the recording resumes. One at the very end of a meeting still belongs in
-        // its ledger.
-        if self.room.recording.fault.is_none() && !matches!(self.room.state, State::Cancelled | State::Expired) {
+        // Told again it is news only if files begun since then are lost as well. A fault at the very end of a
+        // meeting still belongs in its ledger.
+        let begun = self.room.people.iter().any(|person| !person.recorded.is_empty());
+        let news = self.room.recording.fault.is_none() || begun;
+        if news && !matches!(self.room.state, State::Cancelled | State::Expired) {
             self.emit(Event::RecordingLost { reason });
         }
     }

@@ -104,7 +104,8 @@ pub enum Event {
     Concluded { outcome: Outcome, by_operator: bool, extension_hours: u16 },
     /// The document extension, or the room, is over.
     Closed,
-    /// The node came up again: all connections are gone and the monotonic clock starts anew.
+    /// The node came up again: all connections are gone and the monotonic clock starts anew. Not written while the
+    /// room is only scheduled, or over: nothing in it then hangs on that clock.
     NodeRestarted,
 }
 

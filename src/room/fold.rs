@@ -288,11 +288,8 @@ impl Person {
         match event {
             Event::CodeRejected { attempts_left, .. } => self.attempts_left = *attempts_left,
             Event::CodeReissued { .. } => self.attempts_left = attempts,
-            Event::CodeAccepted { .. } => {
-                if self.standing == Standing::Expected {
-                    self.standing = Standing::Admitted;
-                }
-            }
+            // Anyone further in stays there: the code gave a new session, on another device.
+            Event::CodeAccepted { .. } if self.standing == Standing::Expected => self.standing = Standing::Admitted,
             Event::ConsentGiven { text_version, .. } => {
                 self.consent = Some(Consent { text_version: text_version.clone(), at: now.wall });
             }

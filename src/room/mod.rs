@@ -3,6 +3,11 @@
 //! Pure: `(state, now, Command) → (events, effects)`. A [`Room`] is the fold of its ledger's entries, so crash
 //! recovery, audit and tests run the same code. Nothing here reads a clock, a disk or a socket.
 //!
+//! The caller's round, always with one and the same `now`: [`Room::handle`] decides; each event becomes an
+//! [`Entry`], the entry a line of the [`ledger`], and the lines are stored; [`Room::apply`] takes the entries in;
+//! the effects are carried out; the answer is given; the next [`Room::deadline`] is waited for, and then
+//! [`Command::Tick`] is sent. After a restart of the node, [`Room::replay`] and then [`Command::Restarted`].
+//!
 //! ```text
 //! scheduled → waiting → live ⇄ suspended → concluded → extended → closed      besides: cancelled, expired
 //! ```
@@ -26,8 +31,4 @@ pub use profile::{Feature, Outcome, Phase, Profile, ProfileError, Role};
 pub use state::{Recording, Room};
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;

@@ -206,7 +206,7 @@ fn ensure(
     }
 }
 
-fn within<T: PartialOrd + Debug>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ProfileError> {
+fn within<T: PartialOrd + Debug + Copy>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ProfileError> {
     ensure(allowed.contains(&value), key, &value, || format!("{:?} to {:?}", allowed.start(), allowed.end()))
 }
 

@@ -415,8 +415,8 @@ fn json<T: Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|_| Error::Corrupt("value"))
 }
 
-fn from_json<T: DeserializeOwned>(text: String, what: &'static str) -> Result<T, Error> {
-    serde_json::from_str(&text).map_err(|_| Error::Corrupt(what))
+fn from_json<T: DeserializeOwned>(text: &str, what: &'static str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|_| Error::Corrupt(what))
 }
 
 /// The one-word name that serde gives a variant: the same as in the API.

@@ -1,11 +1,9 @@
 //! The whole recorder with its threads, on real time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::synthetic::{Sender, Studio, decode, fake_frame, probe, real_frames};
 use crate::media::{RecordingFault, Source};
-use crate::recording::file::LocalDisk;
 use crate::recording::{Fact, verify};
 use crate::rtp::Tapped;
 
@@ -58,7 +56,7 @@ fn three_people_are_recorded_while_they_speak() {
 #[test]
 fn a_file_in_place_of_the_folder_is_told_and_no_media_may_flow() {
     let place = tempfile::NamedTempFile::new().unwrap();
-    let mut studio = Studio::on(Arc::new(LocalDisk), Some(place.path().to_owned()));
+    let mut studio = Studio::on(Some(place.path().to_owned()));
     assert_eq!(studio.fact(), Fact::Lost { fault: RecordingFault::NotWritable });
     let tap = studio.tap.as_ref().unwrap();
     assert_eq!(tap.durable_until(), None);

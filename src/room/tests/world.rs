@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    Appointment, Command, Decision, Effect, Entry, Event, Outcome, Phase, Profile, Refusal, Role, Room, SuspendReason,
-};
 use crate::clock::{MonoTime, Now};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
+use crate::room::{
+    Appointment, Command, Decision, Effect, Entry, Event, Outcome, Phase, Profile, Refusal, Role, Room, SuspendReason,
+};
 
 pub(super) const NINE: &str = "2026-01-13T09:00:00Z";
 
@@ -96,7 +96,9 @@ impl World {
         let target = self.after(time);
         while let Some(next) = self.next_due().filter(|next| next.mono <= target.mono) {
             self.now = next;
+            let due = self.room.deadline();
             self.ok(Command::Tick);
+            assert_ne!(self.room.deadline(), due, "nothing became of what was due");
         }
         self.now = target;
         self.ok(Command::Tick);
@@ -143,16 +145,18 @@ impl World {
     }
 
     pub(super) fn ok(&mut self, command: Command) -> Decision {
-        let decision = self.handle(command.clone());
-        assert_eq!(decision.refusal, None, "{command:?}");
+        let shown = format!("{command:?}");
+        let decision = self.handle(command);
+        assert_eq!(decision.refusal, None, "{shown}");
         decision
     }
 
     /// Refused, and nothing happened.
     pub(super) fn refused(&mut self, command: Command) -> Refusal {
-        let decision = self.handle(command.clone());
-        assert_eq!(decision.events, [], "{command:?}");
-        decision.refusal.unwrap_or_else(|| panic!("{command:?} was accepted"))
+        let shown = format!("{command:?}");
+        let decision = self.handle(command);
+        assert_eq!(decision.events, [], "{shown}");
+        decision.refusal.unwrap_or_else(|| panic!("{shown} was accepted"))
     }
 
     pub(super) fn id(&self, who: usize) -> ParticipantId {
