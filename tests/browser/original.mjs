@@ -28,9 +28,12 @@ export async function probe(file) {
   return { status, complaints: stderr.trim(), spans };
 }
 
-/** Decodes everything; gives what ffmpeg complained about. */
+/**
+ * Decodes everything; gives what ffmpeg complained about. A camera's frames do not come evenly: with the file's own
+ * time base instead of a guessed frame rate, ffmpeg complains of two frames at one time only if the file says so.
+ */
 export async function decode(file) {
-  const { status, stderr } = await run("ffmpeg", ["-v", "error", "-i", file, "-f", "null", "-"]);
+  const { status, stderr } = await run("ffmpeg", ["-v", "error", "-i", file, "-enc_time_base", "1/1000", "-f", "null", "-"]);
   return { status, complaints: stderr.trim() };
 }
 
