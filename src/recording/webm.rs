@@ -21,6 +21,11 @@ const OPUS_DELAY: Duration = Duration::from_micros(6_500);
 /// How much Opus a player decodes before a seek point until it sounds right (WebM guidelines, `SeekPreRoll`).
 const OPUS_PRE_ROLL: Duration = Duration::from_millis(80);
 
+/// Shortest time between two frames that readers should tell apart. A camera's frames do not come evenly, and
+/// Matroska has no word for that: without a `DefaultDuration` ffmpeg guesses a frame rate from the first frames, and
+/// then drops or complains of any that come closer together.
+const SHORTEST_FRAME: Duration = Duration::from_millis(2);
+
 /// Length of an element head with a four-byte id and an unknown size of eight bytes.
 const OPEN_SEGMENT: usize = 12;
 
@@ -116,6 +121,7 @@ fn entry(number: u64, track: &Track) -> Tag {
         TrackKind::Video(Resolution { width, height }) => children.extend([
             Tag::TrackType(1),
             Tag::CodecID("V_VP8".into()),
+            Tag::DefaultDuration(whole_nanos(SHORTEST_FRAME)),
             Tag::Video(Master::Full(vec![Tag::PixelWidth(width.into()), Tag::PixelHeight(height.into())])),
         ]),
         TrackKind::Audio => children.extend([

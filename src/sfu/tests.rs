@@ -311,6 +311,12 @@ async fn a_source_that_falls_silent_and_one_that_leaves_are_told_with_the_time_o
         server.slots_of(b_id).len() == 2
     })
     .await;
+    // What is still on its way arrives.
+    let sent = Instant::now();
+    until(&mut server, &mut [&mut a, &mut b], "the last packets arrive", |_, _| {
+        sent.elapsed() > Duration::from_millis(500)
+    })
+    .await;
     let last = server.clock.mono();
     let stopped = |server: &Server, wanted: Source| {
         server.seen.iter().find_map(|fact| match fact {

@@ -28,12 +28,9 @@ export async function probe(file) {
   return { status, complaints: stderr.trim(), spans };
 }
 
-/**
- * Decodes everything; gives what ffmpeg complained about. A camera's frames do not come evenly: with the file's own
- * time base instead of a guessed frame rate, ffmpeg complains of two frames at one time only if the file says so.
- */
+/** Decodes everything; gives what ffmpeg complained about. */
 export async function decode(file) {
-  const { status, stderr } = await run("ffmpeg", ["-v", "error", "-i", file, "-enc_time_base", "1/1000", "-f", "null", "-"]);
+  const { status, stderr } = await run("ffmpeg", ["-v", "error", "-i", file, "-f", "null", "-"]);
   return { status, complaints: stderr.trim() };
 }
 

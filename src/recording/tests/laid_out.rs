@@ -74,6 +74,25 @@ fn an_original_holds_every_frame_in_order_and_plays_elsewhere() {
 }
 
 #[test]
+fn frames_that_come_unevenly_decode_without_a_word() {
+    let mut booth = Booth::new();
+    let connection = booth.connect("operator");
+    let mut camera = Sender::new(Source::Camera);
+    // Even for two seconds, so that a reader takes it for 25 frames a second; then two at a time, 3 ms apart.
+    let time = |n: u64| n * 40 + if n >= 50 && n % 2 == 0 { 37 } else { 0 };
+    let mut packets = speech(&mut Sender::new(Source::Microphone), START, 250);
+    for (n, frame) in (0..125).zip(real_frames()) {
+        let sent = camera.video(after(time(n)), frame, Duration::from_millis(time(n + 1) - time(n)));
+        packets.extend(sent.into_iter().map(|packet| (Source::Camera, packet)));
+    }
+    booth.play(connection, packets);
+    let original = booth.close().remove(0);
+    let times: Vec<u64> = blocks(&booth.path(&original.file)).iter().filter(|b| b.0 == 1).map(|b| b.1).collect();
+    assert_eq!(times[60..64], [2_437, 2_440, 2_517, 2_520]);
+    decode(&booth.path(&original.file));
+}
+
+#[test]
 fn cut_anywhere_it_still_parses_and_decodes() {
     let mut booth = Booth::new();
     let connection = booth.connect("delegante");
