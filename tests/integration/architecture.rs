@@ -1,7 +1,5 @@
 //! Holds the table of who may use whom true (crate docs), by reading the `crate::` paths in `src`.
 
-#![expect(clippy::unwrap_used, reason = "clippy takes only #[test] functions for tests, not their helpers")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

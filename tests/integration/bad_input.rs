@@ -21,7 +21,7 @@ async fn a_broken_offer_is_a_bad_offer() {
     let (_, operator) = server.open_room().await;
     let good = offer();
     let without = |what: &str| {
-        good.lines().filter(|line| !line.contains(what)).map(|line| format!("{line}\r\n")).collect::<String>()
+        good.lines().filter(|line| !line.contains(what)).flat_map(|line| [line, "\r\n"]).collect::<String>()
     };
     let broken = [
         String::new(),
@@ -63,7 +63,7 @@ async fn an_offer_cut_or_changed_anywhere_is_answered_or_refused_but_never_break
                 "drop" => drop(changed.remove(at)),
                 _ => changed[at] = "a=rtpmap:99999999999999999999 \u{1f980}/-1",
             }
-            let sdp: String = changed.iter().map(|line| format!("{line}\r\n")).collect();
+            let sdp: String = changed.iter().flat_map(|line| [*line, "\r\n"]).collect();
             let response = post_sdp(&server, &operator, sdp).send().await.unwrap();
             assert!(
                 [201, 400].contains(&response.status().as_u16()),

@@ -1,6 +1,16 @@
 //! What holds for the whole: the real binary, spoken to as the world does (HTTP, WebSocket, UDP, signals, files), and
 //! the house's own rules. One binary with a module per subject, so that the server is linked once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails loudly, in its helpers too"
+)]
+
 mod admission;
 mod api;
 mod architecture;

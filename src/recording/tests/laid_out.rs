@@ -79,7 +79,7 @@ fn frames_that_come_unevenly_decode_without_a_word() {
     let connection = booth.connect("operator");
     let mut camera = Sender::new(Source::Camera);
     // Even for two seconds, so that a reader takes it for 25 frames a second; then two at a time, 3 ms apart.
-    let time = |n: u64| n * 40 + if n >= 50 && n % 2 == 0 { 37 } else { 0 };
+    let time = |n: u64| n * 40 + if n >= 50 && n.is_multiple_of(2) { 37 } else { 0 };
     let mut packets = speech(&mut Sender::new(Source::Microphone), START, 250);
     for (n, frame) in (0..125).zip(real_frames()) {
         let sent = camera.video(after(time(n)), frame, Duration::from_millis(time(n + 1) - time(n)));
