@@ -130,7 +130,7 @@ export class App {
       return;
     }
     if (step === "room" && view.place === "inside") media.start();
-    else media.stop();
+    else media.stop(view.place !== "inside");
     this.show(step, () => this.make(step, view, session, media));
     this.screen?.update?.(view);
   }
@@ -218,8 +218,9 @@ export class App {
     return OVER.includes(view.phase) ? "concluded" : "session";
   }
 
+  /** The server has ended the media already. */
   finish() {
-    this.media?.stop();
+    this.media?.stop(true);
     this.devices.release();
   }
 

@@ -18,8 +18,8 @@ const VIDEO_SLOTS = 4;
 const CONNECT_TIMEOUT_MS = 8_000;
 /** How long a silent connection may come back by itself: ICE often does. Longer leaves people frozen. */
 const SILENCE_MS = 2_500;
-/** The server says that it lost us while we believe to be connected: the two may only be out of step for a moment. */
-const DISBELIEF_MS = 2_000;
+/** The server has lost us while we believe to be connected. A moment, for the news that would mend it to arrive. */
+const DISBELIEF_MS = 300;
 const BACKOFF_FIRST_MS = 400;
 const BACKOFF_LONGEST_MS = 8_000;
 /** A face and a paper held up are readable at this rate; more would starve a weak uplink for nothing. */
@@ -71,10 +71,11 @@ export class Media extends EventTarget {
     void this.#connect();
   }
 
-  stop() {
+  /** @param {boolean} [gone] the server has ended the connection by itself */
+  stop(gone = false) {
     this.wanted = false;
     this.stopSharing();
-    this.#drop();
+    this.#drop(gone);
     this.#become("idle");
   }
 
@@ -231,7 +232,7 @@ export class Media extends EventTarget {
     }
   }
 
-  #drop() {
+  #drop(gone = false) {
     clearTimeout(this.timer);
     clearTimeout(this.disbelief);
     if (this.pc) {
@@ -240,7 +241,7 @@ export class Media extends EventTarget {
       this.pc = null;
     }
     if (this.location) {
-      this.session.endMedia(this.location);
+      if (!gone) this.session.endMedia(this.location);
       this.session.slots.delete(this.connection);
       this.location = null;
       this.connection = "";

@@ -192,7 +192,7 @@ class Tile {
     this.quiet.hidden = this.self || !person.connected || person.sources.includes("microphone");
     this.connected = this.self || person.connected;
     this.flow = view.flow;
-    this.suspended = view.suspended !== null;
+    this.suspended = view.suspended !== null || view.recording.state === "lost";
     this.#cover();
   }
 
