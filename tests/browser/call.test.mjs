@@ -201,7 +201,7 @@ describe("the originals of the call", () => {
       assert.deepEqual([status, complaints], [0, ""], role);
       assert.deepEqual(spans.map((span) => span.codec).sort(), ["opus", "vp8"], role);
       assert.deepEqual(await decode(file), { status: 0, complaints: "" }, role);
-      assert.deepEqual(await container(file), { type: "WebM", supported: true, complaints: [] }, role);
+      assert.deepEqual(await container(file), { docType: "webm", supported: true, complaints: [] }, role);
     }
   });
 

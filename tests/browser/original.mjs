@@ -1,6 +1,7 @@
 // Reads a recorded file with programs that we did not write: ffprobe, ffmpeg, mkvmerge.
 
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
 
 const execute = promisify(execFile);
@@ -34,11 +35,14 @@ export async function decode(file) {
   return { status, complaints: stderr.trim() };
 }
 
-/** mkvmerge's opinion of the container. */
+/** What the file says it is, and mkvmerge's opinion of the container. */
 export async function container(file) {
   const { stdout } = await run("mkvmerge", ["-J", file]);
   const { container, errors, warnings } = JSON.parse(stdout);
-  return { type: container.type, supported: container.supported, complaints: [...errors, ...warnings] };
+  // The EBML element DocType (0x4282), a string (RFC 8794, section 11.2.6); mkvmerge does not tell it.
+  const header = readFileSync(file).subarray(0, 64).toString("latin1");
+  const docType = header.match(/\x42\x82[\x80-\xff]([a-z]+)/)?.[1] ?? null;
+  return { docType, supported: container.supported, complaints: [...errors, ...warnings] };
 }
 
 /** Mean colour of each second's picture. */
