@@ -209,6 +209,7 @@ impl Config {
             bind: self.media.bind,
             first_port: self.media.first_port,
             announce: self.media.announce.clone(),
+            longest_silence: self.recording.longest_silence,
         }
     }
 

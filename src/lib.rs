@@ -20,7 +20,7 @@
 //! # The parts, and what each may use
 //! | part | what it is | uses |
 //! |---|---|---|
-//! | [`clock`], [`id`], [`media`], [`units`] | the vocabulary; only `clock` reads time | nothing |
+//! | [`clock`], [`id`], [`media`] | the vocabulary; only `clock` reads time | nothing |
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
@@ -49,5 +49,4 @@ pub mod rtp;
 pub mod sfu;
 pub mod store;
 pub mod telemetry;
-pub mod units;
 pub mod web;

@@ -94,6 +94,7 @@ impl View<'_> {
             consent_text_version: self.consent_text_version.to_owned(),
             opened: room.is_open(),
             live_since: room.live_since(),
+            first_live: room.first_live(),
             now: self.now,
             participants: self
                 .people()

@@ -261,6 +261,9 @@ pub struct SessionView {
     /// Since when media has flowed without a break, RFC 3339; `null` while it does not.
     #[schema(example = "2026-01-13T09:02:11Z")]
     pub live_since: Option<Timestamp>,
+    /// When media flowed for the first time, RFC 3339; `null` until it did. The meeting's timer counts from here.
+    #[schema(example = "2026-01-13T09:01:40Z")]
+    pub first_live: Option<Timestamp>,
     /// The server's time when this was written, RFC 3339: for timers on clients whose clock is wrong.
     #[schema(example = "2026-01-13T09:05:00Z")]
     pub now: Timestamp,

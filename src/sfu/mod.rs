@@ -16,6 +16,7 @@ mod worker;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use mio::Waker;
@@ -43,6 +44,9 @@ pub struct SfuConfig {
     pub first_port: u16,
     /// Addresses to announce in answers; empty: those of the machine's interfaces.
     pub announce: Vec<IpAddr>,
+    /// Longest time since the recorder's last acknowledgement with media still flowing (EVIDENCE.md, case 3). Longer
+    /// forwards more that may turn out not to be recorded; shorter stops rooms on an ordinary sync pause.
+    pub longest_silence: Duration,
 }
 
 /// Handle on the media workers. Clones speak to the same workers.
@@ -181,8 +185,8 @@ impl Sfu {
             let socket = Socket::bind(address).map_err(bind_error)?;
             let port = socket.port().map_err(bind_error)?;
             let (commands, receiver) = mpsc::channel(MOST_COMMANDS);
-            let (worker, waker) =
-                Worker::new(clock, socket, receiver, Meters::new(index)).map_err(StartError::Thread)?;
+            let (worker, waker) = Worker::new(clock, socket, receiver, Meters::new(index), config.longest_silence)
+                .map_err(StartError::Thread)?;
             std::thread::Builder::new()
                 .name(format!("media-{index}"))
                 .spawn(move || worker.run())

@@ -17,10 +17,6 @@ use crate::id::{ConnectionId, ParticipantId};
 use crate::media::Source;
 use crate::rtp::{Codec, Packet, SenderReport, Tap, TapError, Tapped};
 
-/// Longest time since the recorder's last acknowledgement with media still flowing (EVIDENCE.md, case 3). Longer
-/// forwards more that may turn out not to be recorded; shorter stops rooms on an ordinary sync pause.
-const LONGEST_SILENCE: Duration = Duration::from_secs(2);
-
 /// A voice that sends nothing for so long has stopped. Opus in DTX still sends every 400 ms (RFC 7587 §3.1.3).
 const AUDIO_SILENCE: Duration = Duration::from_secs(1);
 
@@ -41,6 +37,7 @@ const MOST_WAITING_FACTS: usize = 1_024;
 pub(super) struct Room {
     /// `None` once it took a packet no more: the room is not recorded, so nothing flows.
     tap: Option<Tap>,
+    longest_silence: Duration,
     facts: mpsc::Sender<Fact>,
     waiting: VecDeque<Fact>,
     flow: bool,
@@ -96,8 +93,16 @@ impl SourceState {
 }
 
 impl Room {
-    pub(super) fn new(tap: Tap, facts: mpsc::Sender<Fact>) -> Self {
-        Self { tap: Some(tap), facts, waiting: VecDeque::new(), flow: false, was_flowing: false, members: Vec::new() }
+    pub(super) fn new(tap: Tap, facts: mpsc::Sender<Fact>, longest_silence: Duration) -> Self {
+        Self {
+            tap: Some(tap),
+            longest_silence,
+            facts,
+            waiting: VecDeque::new(),
+            flow: false,
+            was_flowing: false,
+            members: Vec::new(),
+        }
     }
 
     pub(super) fn join(&mut self, key: PeerKey, member: Member) {
@@ -282,7 +287,7 @@ impl Room {
 
     /// Whether media may flow now. Each stop makes every stream go on with a keyframe.
     fn flows(&mut self, now: MonoTime) -> bool {
-        let durable = self.tap.as_ref().is_some_and(|tap| tap.is_durable(now, LONGEST_SILENCE));
+        let durable = self.tap.as_ref().is_some_and(|tap| tap.is_durable(now, self.longest_silence));
         let flows = self.flow && durable;
         if self.was_flowing && !flows {
             for (_, member) in &mut self.members {

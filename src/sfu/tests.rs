@@ -145,7 +145,8 @@ impl Server {
     async fn start() -> Self {
         let clock = Clock::new();
         let ip = IpAddr::from([127, 0, 0, 1]);
-        let config = SfuConfig { workers: 1, bind: ip, first_port: 0, announce: vec![ip] };
+        let longest_silence = Duration::from_secs(2);
+        let config = SfuConfig { workers: 1, bind: ip, first_port: 0, announce: vec![ip], longest_silence };
         let sfu = Sfu::start(&config, clock).unwrap();
         let room = RoomId::new(Timestamp::now());
         let (tap, reader) = tap();

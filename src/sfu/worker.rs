@@ -85,6 +85,7 @@ pub(super) struct Worker {
     next_key: u64,
     housekeeping_due: MonoTime,
     meters: Meters,
+    longest_silence: Duration,
 }
 
 /// Where a peer sits: its session here, its part in the room there.
@@ -103,6 +104,7 @@ impl Worker {
         mut socket: Socket,
         commands: mpsc::Receiver<Command>,
         meters: Meters,
+        longest_silence: Duration,
     ) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
         poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
@@ -121,6 +123,7 @@ impl Worker {
             next_key: 0,
             housekeeping_due: MonoTime::ZERO,
             meters,
+            longest_silence,
         };
         Ok((worker, waker))
     }
@@ -174,7 +177,7 @@ impl Worker {
         let now = self.clock.mono();
         match command {
             Command::OpenRoom { room, tap, facts, done } => {
-                self.rooms.insert(room, Room::new(tap, facts));
+                self.rooms.insert(room, Room::new(tap, facts, self.longest_silence));
                 self.meters.rooms.set(count(self.rooms.len()));
                 let _ = done.send(());
             }

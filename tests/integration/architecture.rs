@@ -8,7 +8,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("id", &[]),
     ("media", &[]),
-    ("units", &[]),
     ("room", &[]),
     ("rtp", &[]),
     ("sfu", &["rtp"]),
@@ -23,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What every part may use; these may use each other.
-const VOCABULARY: [&str; 4] = ["clock", "id", "media", "units"];
+const VOCABULARY: [&str; 3] = ["clock", "id", "media"];
 
 #[test]
 fn every_part_uses_only_what_the_table_allows() {

@@ -66,7 +66,7 @@ export function roomScreen(app, first, session, media) {
     showLink();
   };
   const tick = () => {
-    const since = session.view?.live_since;
+    const since = session.view?.first_live;
     setText(clock, elapsed(since ? session.now - Date.parse(since) : 0));
   };
 

@@ -46,6 +46,7 @@
  * @property {string} consent_text_version
  * @property {boolean} opened
  * @property {string | null} live_since since when media has flowed without a break
+ * @property {string | null} first_live when media flowed for the first time
  * @property {string} now
  * @property {Person[]} participants
  * @property {Role[]} missing
