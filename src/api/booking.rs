@@ -66,7 +66,7 @@ async fn show_room(
 
 /// Cancel a room
 ///
-/// Possible until the meeting has begun (phases `scheduled` and `waiting`); everyone's session ends.
+/// Possible until the meeting has begun (phases `scheduled` and `waiting`); everyone who waits is told.
 #[utoipa::path(post, path = "/v1/rooms/{room}/cancel", tag = "booking", security(("booking key" = [])),
     params(("room" = RoomId, Path, description = "The room")),
     responses((status = 204, description = "Cancelled")))]

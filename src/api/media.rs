@@ -71,7 +71,13 @@ async fn restart_ice(
     Path(connection): Path<ConnectionId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let fragment = text(request, &api, SDP_FRAGMENT).await?;
+    // RFC 9725, section 4.3.1: a restart says `If-Match: *`; an entity tag says that these are candidates of the session
+    // that it names. They are not needed, and must not restart the session back to credentials from before.
+    let names_session = request.headers().get(header::IF_MATCH).is_some_and(|tag| tag.as_bytes() != b"*");
+    let mut fragment = text(request, &api, SDP_FRAGMENT).await?;
+    if names_session {
+        fragment.clear();
+    }
     Ok(match api.control.restart_ice(&caller, connection, fragment).await? {
         Some(answer) => {
             let headers = [(header::CONTENT_TYPE, SDP_FRAGMENT.to_owned()), (header::ETAG, ice_tag(&answer))];

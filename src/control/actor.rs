@@ -34,6 +34,10 @@ const STORE_ROUND: Duration = Duration::from_secs(1);
 /// Longest sleep: how late a room notices that the wall clock was set. Shorter wakes every booked room more often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// Subscriptions that one person may hold; the oldest makes room. A page has one, and for a moment two while it
+/// reconnects; every one costs a view at each change.
+const MOST_SUBSCRIPTIONS: usize = 4;
+
 /// Least sleep before a deadline that has passed and that nothing followed from: keeps a mistake in the rules from
 /// becoming a busy loop.
 const LEAST_SLEEP: Duration = Duration::from_millis(5);
@@ -329,7 +333,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     async fn on_recorder(&mut self, fact: Option<recording::Fact>) {
         match fact {
-            Some(recording::Fact::Started { connection }) => {
+            Some(recording::Fact::Started { connection, source }) => {
                 let Some(participant) = self.stage.owner(connection) else { return };
                 if matches!(self.room.recording(), RecordingState::Lost(_)) && !self.stage.is_broken() {
                     self.report(Command::RecordingResumed).await;
@@ -337,9 +341,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 self.report(Command::RecordingStarted { participant, connection }).await;
                 // Only what the ledger knows to be recorded may be forwarded.
                 if self.backlog.is_empty() {
-                    self.stage.recording_started(connection).await;
+                    self.stage.recording_started(connection, source).await;
                 } else {
-                    self.stage.owe_recording_started(connection);
+                    self.stage.owe_recording_started(connection, source);
                 }
             }
             Some(recording::Fact::Lost { fault }) => self.lose_recording(fault).await,
@@ -458,6 +462,12 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let view = SessionEvent::Session { session: Box::new(self.session_view(caller.participant)?) };
         let slots = self.stage.slots_of(caller.participant);
         if std::iter::once(view).chain(slots).all(|event| subscriber.tell(event)) {
+            let held = self.subscribers.iter().filter(|held| held.participant == caller.participant).count();
+            if held >= MOST_SUBSCRIPTIONS
+                && let Some(oldest) = self.subscribers.iter().position(|held| held.participant == caller.participant)
+            {
+                self.subscribers.remove(oldest).close(SubscriptionEnd::TooSlow);
+            }
             self.subscribers.push(subscriber);
         }
         Ok(subscription)

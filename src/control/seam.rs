@@ -6,6 +6,7 @@ use std::future::Future;
 use tokio::sync::mpsc;
 
 use crate::id::{ConnectionId, RoomId};
+use crate::media::Source;
 use crate::recording::{self, Recorder};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join, Sfu};
@@ -27,7 +28,12 @@ pub trait Media: Clone + Send + Sync + 'static {
         fragment: String,
     ) -> impl Future<Output = Result<Option<String>, ConnectError>> + Send;
     fn set_flow(&self, room: RoomId, flow: bool) -> impl Future<Output = ()> + Send;
-    fn recording_started(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send;
+    fn recording_started(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        source: Source,
+    ) -> impl Future<Output = ()> + Send;
     fn disconnect(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send;
     fn close_room(&self, room: RoomId) -> impl Future<Output = ()> + Send;
 }
@@ -37,6 +43,7 @@ pub trait Media: Clone + Send + Sync + 'static {
 pub trait Recording: Clone + Send + Sync + 'static {
     fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>);
     fn open_original(&self, room: RoomId, connection: ConnectionId, label: String);
+    fn drop_original(&self, room: RoomId, connection: ConnectionId);
     fn close_room(&self, room: RoomId);
 }
 
@@ -67,8 +74,13 @@ impl Media for Sfu {
         Self::set_flow(self, room, flow)
     }
 
-    fn recording_started(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send {
-        Self::recording_started(self, room, connection)
+    fn recording_started(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        source: Source,
+    ) -> impl Future<Output = ()> + Send {
+        Self::recording_started(self, room, connection, source)
     }
 
     fn disconnect(&self, room: RoomId, connection: ConnectionId) -> impl Future<Output = ()> + Send {
@@ -87,6 +99,10 @@ impl Recording for Recorder {
 
     fn open_original(&self, room: RoomId, connection: ConnectionId, label: String) {
         Self::open_original(self, room, connection, label);
+    }
+
+    fn drop_original(&self, room: RoomId, connection: ConnectionId) {
+        Self::drop_original(self, room, connection);
     }
 
     fn close_room(&self, room: RoomId) {

@@ -14,6 +14,7 @@ use super::views::{SessionEvent, SlotView};
 use super::{Error, Fault, Shared};
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::media::Source;
 use crate::recording::{self, Original};
 use crate::room::{Command, Role};
 use crate::rtp::{Durability, tap};
@@ -53,7 +54,7 @@ struct Lights {
     /// The connections that stand or are being made, with what their slots show.
     connections: HashMap<ConnectionId, Vec<SlotView>>,
     /// Originals that began while the ledger could not take it.
-    owed: Vec<ConnectionId>,
+    owed: Vec<(ConnectionId, Source)>,
 }
 
 /// A report from below; `None`: who reports is gone.
@@ -149,6 +150,8 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let join = Join { connection, participant, offer };
         answered(self.shared.media.connect(self.room, join)).await.map_err(|error| {
             self.forget(connection);
+            self.owners.remove(&connection);
+            self.shared.recorder.drop_original(self.room, connection);
             match error {
                 // It was this room that the worker did not know: not the caller's doing.
                 ConnectError::Unknown => Error::Unavailable(Fault::Media(error)),
@@ -185,21 +188,21 @@ impl<M: Media, R: Recording> Stage<M, R> {
         lights.flow = flow && !lights.broken;
         let flow = lights.flow;
         if flow {
-            for connection in std::mem::take(&mut lights.owed) {
-                self.shared.media.recording_started(self.room, connection).await;
+            for (connection, source) in std::mem::take(&mut lights.owed) {
+                self.shared.media.recording_started(self.room, connection, source).await;
             }
         }
         self.shared.media.set_flow(self.room, flow).await;
     }
 
-    pub(super) async fn recording_started(&self, connection: ConnectionId) {
-        self.shared.media.recording_started(self.room, connection).await;
+    pub(super) async fn recording_started(&self, connection: ConnectionId, source: Source) {
+        self.shared.media.recording_started(self.room, connection, source).await;
     }
 
     /// The worker is told when media may flow again.
-    pub(super) fn owe_recording_started(&mut self, connection: ConnectionId) {
+    pub(super) fn owe_recording_started(&mut self, connection: ConnectionId, source: Source) {
         if let Some(lights) = &mut self.lights {
-            lights.owed.push(connection);
+            lights.owed.push((connection, source));
         }
     }
 

@@ -72,7 +72,9 @@ impl View<'_> {
         let person = self.person(participant)?;
         let runs = state.role() == Role::Operator;
         // The operator checks identities; the parties to the act see each other's once they are in the room.
-        let checks = runs || (state.place() == Place::Inside && state.role() != Role::Guest);
+        // When the meeting is over there is nothing left to check.
+        let inside = state.place() == Place::Inside && state.role() != Role::Guest;
+        let checks = !room.is_over() && (runs || inside);
         let operator = appointment.people.iter().find(|person| person.role == Role::Operator);
         Ok(SessionView {
             room: SessionRoom {

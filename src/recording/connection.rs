@@ -19,7 +19,8 @@ pub(super) struct Connection {
     number: Option<u32>,
     /// Originals begun so far.
     begun: u64,
-    told: bool,
+    /// Sources whose first write was told.
+    told: Vec<Source>,
     ended: bool,
     sender: SenderClock,
     intakes: BTreeMap<Source, Intake>,
@@ -35,7 +36,7 @@ impl Connection {
             label: file_label(label),
             number: None,
             begun: 0,
-            told: false,
+            told: Vec::new(),
             ended: false,
             sender: SenderClock::default(),
             intakes: BTreeMap::new(),
@@ -108,9 +109,8 @@ impl Connection {
         for (original, waiting) in [(&mut self.main, waiting_main), (&mut self.screen, waiting_screen)] {
             if let Some(original) = original
                 && original.write(waiting, desk)?
-                && !std::mem::replace(&mut self.told, true)
             {
-                facts.push_back(Fact::Started { connection: self.id });
+                tell_started(self.id, &original.sources(), &mut self.told, facts);
             }
         }
         Ok(())
@@ -179,15 +179,23 @@ fn close(
     counts: &[(Source, IntakeCounts)],
     desk: &mut Desk<'_>,
     facts: &mut VecDeque<Fact>,
-    told: &mut bool,
+    told: &mut Vec<Source>,
 ) -> Result<(), Failure> {
     if let Some(original) = original.finish(counts, desk)? {
-        if !std::mem::replace(told, true) {
-            facts.push_back(Fact::Started { connection });
-        }
+        tell_started(connection, &original.sources, told, facts);
         facts.push_back(Fact::Finished { connection, original });
     }
     Ok(())
+}
+
+/// Tells of the sources that were not told yet.
+fn tell_started(connection: ConnectionId, sources: &[Source], told: &mut Vec<Source>, facts: &mut VecDeque<Fact>) {
+    for &source in sources {
+        if !told.contains(&source) {
+            told.push(source);
+            facts.push_back(Fact::Started { connection, source });
+        }
+    }
 }
 
 /// Track uids must differ between files (RFC 9559 §5.1.4.1.2); a connection's id is random enough for that.

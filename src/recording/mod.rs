@@ -65,10 +65,12 @@ pub struct Recorder {
 /// What the recorder did, told to the room's actor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// The first write of a connection's original is on disk.
+    /// The first write that holds a source of a connection is on disk. Once per source.
     Started {
         /// Which connection.
         connection: ConnectionId,
+        /// Which of its sources.
+        source: Source,
     },
     /// The room is not recorded whole any more.
     Lost {
@@ -134,6 +136,11 @@ impl Recorder {
         self.send(room, Command::OpenOriginal { room, connection, label });
     }
 
+    /// Takes an announcement back: the connection does not come about.
+    pub fn drop_original(&self, room: RoomId, connection: ConnectionId) {
+        self.send(room, Command::DropOriginal { room, connection });
+    }
+
     /// Finishes every original of the room; [`Fact::Closed`] follows. Also happens when the tap is closed.
     pub fn close_room(&self, room: RoomId) {
         self.send(room, Command::CloseRoom { room });
@@ -155,6 +162,7 @@ impl Recorder {
 enum Command {
     OpenRoom { room: RoomId, tap: TapReader, facts: mpsc::Sender<Fact> },
     OpenOriginal { room: RoomId, connection: ConnectionId, label: String },
+    DropOriginal { room: RoomId, connection: ConnectionId },
     CloseRoom { room: RoomId },
 }
 
@@ -215,6 +223,11 @@ impl Worker {
             Command::OpenOriginal { room, connection, label } => {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.announce(connection, &label);
+                }
+            }
+            Command::DropOriginal { room, connection } => {
+                if let Some(room) = self.rooms.get_mut(&room) {
+                    room.forget(connection, self.clock.now(), &self.clock);
                 }
             }
             Command::CloseRoom { room } => {

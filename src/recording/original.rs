@@ -153,6 +153,11 @@ impl OpenOriginal {
         self.muxer.waiting_since()
     }
 
+    /// The sources that the file has, or would now get, tracks for.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        self.muxer.sources()
+    }
+
     /// Whether a packet of `source` belongs to this original.
     pub(super) fn holds(&self, source: Source) -> bool {
         self.streams.iter().any(|(held, _)| *held == source)

@@ -81,6 +81,11 @@ impl RoomRecording {
         self.connections.entry(connection).or_insert_with(|| Connection::new(connection, label));
     }
 
+    /// Forgets a connection that was announced and never came, and ends one that did.
+    pub(super) fn forget(&mut self, connection: ConnectionId, now: Now, clock: &Clock) {
+        self.finish(connection, now, clock);
+    }
+
     /// One round: take what was tapped, write what is due, acknowledge. `false` when the room is done with.
     pub(super) fn tick(&mut self, now: Now, clock: &Clock) -> bool {
         let drained = self.drain(now, clock);
@@ -198,7 +203,7 @@ impl RoomRecording {
         if self.state != State::Recording {
             return;
         }
-        let Some(entry) = self.connections.get_mut(&connection) else {
+        let Some(mut entry) = self.connections.remove(&connection) else {
             return;
         };
         let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
@@ -211,6 +216,8 @@ impl RoomRecording {
     fn lose(&mut self, fault: RecordingFault, why: &dyn std::error::Error) {
         tracing::error!(room = %self.room, ?fault, error = %why, "the room is not recorded any more");
         metrics::counter!("sportello_recording_lost_total").increment(1);
+        // The worker stops at its next packet, however long the news takes to the room's actor.
+        self.tap.give_up();
         self.connections.clear();
         self.state = State::Lost;
         self.facts.unsent.push_back(Fact::Lost { fault });

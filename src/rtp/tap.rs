@@ -5,7 +5,7 @@
 //! ([`TapError`]): the room stops ([`crate`] docs, «fail closed»).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ struct Shared {
     bytes: AtomicUsize,
     /// `MonoTime` in ns before which everything that was tapped is on disk; 0: nothing yet.
     durable_until: AtomicU64,
+    /// The recorder gave the room up.
+    lost: AtomicBool,
 }
 
 /// The worker's end.
@@ -157,7 +159,7 @@ impl Shared {
     }
 
     fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
-        self.durable_until().is_some_and(|until| now.since(until) <= limit)
+        !self.lost.load(Ordering::Acquire) && self.durable_until().is_some_and(|until| now.since(until) <= limit)
     }
 }
 
@@ -175,6 +177,11 @@ impl TapReader {
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(TapError::Closed),
         }
+    }
+
+    /// Says that the room is not recorded any more: from now on it is not durable, whatever was acknowledged.
+    pub fn give_up(&self) {
+        self.shared.lost.store(true, Ordering::Release);
     }
 
     /// Says that everything tapped before `until` is on disk.
@@ -232,6 +239,15 @@ mod tests {
         drop(tap);
         assert!(reader.take().unwrap().is_some());
         assert_eq!(reader.take().unwrap_err(), TapError::Closed);
+    }
+
+    #[test]
+    fn a_room_that_the_recorder_gave_up_is_not_durable_however_fresh_its_last_acknowledgement() {
+        let (tap, reader) = tap();
+        reader.acknowledge(MonoTime::from_millis(1_000));
+        reader.give_up();
+        assert!(!tap.is_durable(MonoTime::from_millis(1_000), Duration::from_secs(2)));
+        assert!(!tap.durability().is_fresh(MonoTime::from_millis(1_000), Duration::from_secs(2)));
     }
 
     #[test]

@@ -89,12 +89,17 @@ impl Slots {
         self.slots.push(Slot { audio, carries: None, stream: Stream::default() });
     }
 
-    /// The slot that carries this source; if none does yet, a free one of its kind takes it (`true`: just now).
-    pub(super) fn assign(&mut self, origin: Origin) -> Option<(usize, bool)> {
+    /// The slot that carries this source.
+    pub(super) fn slot_of(&self, origin: Origin) -> Option<usize> {
         let carries = |slot: &Slot| {
             slot.carries.is_some_and(|held| held.connection == origin.connection && held.source == origin.source)
         };
-        if let Some(index) = self.slots.iter().position(carries) {
+        self.slots.iter().position(carries)
+    }
+
+    /// The slot that carries this source; if none does yet, a free one of its kind takes it (`true`: just now).
+    pub(super) fn assign(&mut self, origin: Origin) -> Option<(usize, bool)> {
+        if let Some(index) = self.slot_of(origin) {
             return Some((index, false));
         }
         let index =
@@ -222,7 +227,7 @@ impl Stream {
                 Counters {
                     sequence: sent.sequence + 1,
                     // At least one tick: two frames must not share a timestamp.
-                    timestamp: sent.timestamp + u64::try_from(ticks).unwrap_or(u64::MAX).max(1),
+                    timestamp: sent.timestamp.wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX).max(1)),
                     picture_id: sent.picture_id.wrapping_add(1),
                     tl0_pic_idx: sent.tl0_pic_idx.wrapping_add(1),
                 }

@@ -170,6 +170,9 @@ pub enum StartError {
 /// loop, so a fuller queue means that it does not turn.
 const MOST_COMMANDS: usize = 1_024;
 
+/// How long a worker may take to close a room; it takes a turn of its loop. Longer holds up a room's end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
 impl Sfu {
     /// Opens the sockets and starts the threads.
     pub fn start(config: &SfuConfig, clock: Clock) -> Result<Self, StartError> {
@@ -210,13 +213,15 @@ impl Sfu {
     /// Places a room on the worker with the fewest. Nothing flows until [`Sfu::set_flow`].
     pub async fn open_room(&self, room: RoomId, tap: Tap, facts: mpsc::Sender<Fact>) -> Result<(), ConnectError> {
         let least = |(_, worker): &(usize, &Handle)| worker.rooms.load(Ordering::Relaxed);
-        let (index, worker) = self.workers.iter().enumerate().min_by_key(least).ok_or(ConnectError::Unavailable)?;
+        let alive = |(_, worker): &(usize, &Handle)| !worker.commands.is_closed();
+        let workers = self.workers.iter().enumerate().filter(alive);
+        let (index, worker) = workers.min_by_key(least).ok_or(ConnectError::Unavailable)?;
         let (done, opened) = oneshot::channel();
-        worker.send(Command::OpenRoom { room, tap, facts, done }).await?;
-        opened.await.map_err(|_| ConnectError::Unavailable)?;
-        worker.rooms.fetch_add(1, Ordering::Relaxed);
+        // Placed first: whoever stops waiting for the answer can still close what the worker opens.
         self.placed.insert(room, index);
-        Ok(())
+        worker.rooms.fetch_add(1, Ordering::Relaxed);
+        worker.send(Command::OpenRoom { room, tap, facts, done }).await?;
+        opened.await.map_err(|_| ConnectError::Unavailable)
     }
 
     /// Answers an offer. The answer is final: its candidates are the server's own.
@@ -253,9 +258,9 @@ impl Sfu {
         self.tell(room, Command::SetFlow { room, flow }).await;
     }
 
-    /// Says that a connection's original has its first write on disk: its media may be forwarded.
-    pub async fn recording_started(&self, room: RoomId, connection: ConnectionId) {
-        self.tell(room, Command::RecordingStarted { room, connection }).await;
+    /// Says that the first write that holds a source is on disk: it may be forwarded.
+    pub async fn recording_started(&self, room: RoomId, connection: ConnectionId, source: Source) {
+        self.tell(room, Command::RecordingStarted { room, connection, source }).await;
     }
 
     /// Ends a connection; [`Fact::Disconnected`] follows.
@@ -263,9 +268,12 @@ impl Sfu {
         self.tell(room, Command::Disconnect { room, connection }).await;
     }
 
-    /// Ends all connections of a room and forgets it; the tap is closed.
+    /// Ends all connections of a room and forgets it; the tap is closed. When this returns, nothing flows any more.
     pub async fn close_room(&self, room: RoomId) {
-        self.tell(room, Command::CloseRoom { room }).await;
+        let (done, closed) = oneshot::channel();
+        self.tell(room, Command::CloseRoom { room, done }).await;
+        // A worker that is gone answers at once, by dropping its end.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
         if let Some((_, index)) = self.placed.remove(&room)
             && let Some(worker) = self.workers.get(index)
         {

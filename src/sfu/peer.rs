@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use str0m::change::SdpOffer;
@@ -65,26 +65,33 @@ struct SourceLine {
     encoding: Encoding,
 }
 
-/// Which encoding of a source is taken: the first that comes; of simulcast the others are left.
+/// Which encoding of a source is taken: the first that comes; of simulcast the others are left while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Any,
-    Only(Option<Rid>),
+    Only { rid: Option<Rid>, last: MonoTime },
 }
 
+/// A client that sends several encodings may stop the one that was taken: after so long another is. Shorter than what
+/// makes the room take the camera for stopped.
+const ENCODING_SILENCE: Duration = Duration::from_millis(1_200);
+
 impl Encoding {
-    /// Takes this encoding if none was taken before.
-    fn takes(&mut self, rid: Option<Rid>) -> bool {
-        if *self == Self::Any {
-            *self = Self::Only(rid);
+    /// Takes this encoding if none was taken before, or if that one has stopped.
+    fn takes(&mut self, rid: Option<Rid>, now: MonoTime) -> bool {
+        match *self {
+            Self::Only { rid: taken, last } if taken != rid && now.since(last) <= ENCODING_SILENCE => false,
+            _ => {
+                *self = Self::Only { rid, last: now };
+                true
+            }
         }
-        *self == Self::Only(rid)
     }
 
     fn rid(self) -> Option<Rid> {
         match self {
             Self::Any => None,
-            Self::Only(rid) => rid,
+            Self::Only { rid, .. } => rid,
         }
     }
 }
@@ -149,7 +156,7 @@ impl Peer {
         let answer =
             self.rtc.sdp_api().accept_offer(parsed).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
         self.offer = offer;
-        Ok(answer.to_sdp_string())
+        Ok(sdp::with_candidates_everywhere(&answer.to_sdp_string()))
     }
 
     /// Whether a datagram from an unknown address is meant for this peer and proves it.
@@ -279,7 +286,7 @@ impl Peer {
             }
             Event::SenderFeedback(feedback) => {
                 let Some(line) = self.sources.iter().find(|line| line.mid == feedback.mid) else { return };
-                if line.encoding != Encoding::Only(feedback.rid) {
+                if line.encoding == Encoding::Any || line.encoding.rid() != feedback.rid {
                     return;
                 }
                 let info = feedback.sender_info;
@@ -335,10 +342,11 @@ impl Peer {
     }
 
     fn take_packet(&mut self, packet: RtpPacket) -> Option<(Source, Packet)> {
+        let arrival = self.site.clock.mono_of(packet.timestamp);
         let stream = self.rtc.direct_api();
         let (mid, rid) = stream_of(stream, &packet)?;
         let line = self.sources.iter_mut().find(|line| line.mid == mid)?;
-        if !line.encoding.takes(rid) {
+        if !line.encoding.takes(rid, arrival) {
             return None;
         }
         let source = line.source;
@@ -350,7 +358,7 @@ impl Peer {
             sequence: *packet.seq_no,
             timestamp: packet.time.numer(),
             marker: packet.header.marker,
-            arrival: self.site.clock.mono_of(packet.timestamp),
+            arrival,
             extensions: Extensions {
                 audio_level: values.audio_level.map(i8::unsigned_abs),
                 voice_activity: values.voice_activity,

@@ -27,8 +27,9 @@ const VIDEO_SILENCE: Duration = Duration::from_millis(1_500);
 /// within this time.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A recorded picture has a keyframe at least so often, or seeking in it is poor.
-const LONGEST_WITHOUT_KEYFRAME: Duration = Duration::from_secs(4);
+/// A recorded picture has a keyframe at least so often: seeking in it is poor otherwise, and what the recorder drops
+/// after a damaged frame lasts until the next one. More often costs the picture's sharpness.
+const LONGEST_WITHOUT_KEYFRAME: Duration = Duration::from_secs(2);
 
 /// Facts that wait for a busy actor. More means that the room is out of control: its media stops.
 const MOST_WAITING_FACTS: usize = 1_024;
@@ -51,8 +52,8 @@ pub(super) struct Member {
     participant: ParticipantId,
     /// When its last datagram came.
     pub(super) last_seen: MonoTime,
-    /// Its original has its first write on disk.
-    pub(super) recorded: bool,
+    /// Its sources whose first write is on disk.
+    pub(super) recorded: Vec<Source>,
     sources: Vec<SourceState>,
     slots: Slots,
     slots_changed: bool,
@@ -74,7 +75,7 @@ impl Member {
             connection,
             participant,
             last_seen: now,
-            recorded: false,
+            recorded: Vec::new(),
             sources: Vec::new(),
             slots: Slots::default(),
             slots_changed: false,
@@ -113,6 +114,12 @@ impl Room {
         self.members.iter().map(|(key, _)| *key)
     }
 
+    /// Connections from which no datagram came for longer than `limit`.
+    pub(super) fn silent(&self, now: MonoTime, limit: Duration) -> Vec<PeerKey> {
+        let silent = self.members.iter().filter(|(_, member)| now.since(member.last_seen) > limit);
+        silent.map(|(key, _)| *key).collect()
+    }
+
     pub(super) fn key_of(&self, connection: ConnectionId) -> Option<PeerKey> {
         self.members.iter().find(|(_, member)| member.connection == connection).map(|(key, _)| *key)
     }
@@ -147,7 +154,7 @@ impl Room {
     ) {
         let frame = (packet.codec == Codec::Vp8).then(|| FrameIds::of(&packet.payload));
         let Some(sender) = self.member_mut(connection) else { return };
-        let (participant, recorded) = (sender.participant, sender.recorded);
+        let (participant, recorded) = (sender.participant, sender.recorded.contains(&source));
         let began = note_packet(sender, source, packet, frame);
         if began {
             self.tell(Fact::SourceChanged { connection, source, active: true, since: packet.arrival });
@@ -159,11 +166,16 @@ impl Room {
         let origin = Origin { connection, participant, source };
         let mut keyframe_wanted = false;
         for (key, receiver) in self.members.iter_mut().filter(|(_, member)| member.participant != participant) {
-            let Some((slot, new)) = receiver.slots.assign(origin) else { continue };
+            // Padding goes where its source is seen already, so that the receiver misses no number; it opens nothing.
+            let found = match packet.payload.is_empty() {
+                true => receiver.slots.slot_of(origin).map(|slot| (slot, false)),
+                false => receiver.slots.assign(origin),
+            };
+            let Some((slot, new)) = found else { continue };
             receiver.slots_changed |= new;
             match receiver.slots.forward(slot, packet, frame) {
                 Verdict::Forward(slot, rewrite) => send(*key, slot, packet, rewrite),
-                Verdict::AwaitKeyframe => keyframe_wanted = true,
+                Verdict::AwaitKeyframe => keyframe_wanted |= !packet.payload.is_empty(),
                 Verdict::Drop => {}
             }
         }

@@ -57,6 +57,26 @@ pub(super) fn with_credentials(offer: &str, fragment: &str) -> Result<Option<Str
     Ok(Some(lines.collect()))
 }
 
+/// The same answer with the candidates in every m-line. One bundled transport needs them once (RFC 9143 §7.2), and
+/// there are clients that look for them in the last.
+pub(super) fn with_candidates_everywhere(answer: &str) -> String {
+    let is_candidate = |line: &str| line.starts_with("a=candidate:") || line == "a=end-of-candidates";
+    let candidates: Vec<&str> = answer.lines().filter(|line| is_candidate(line)).collect();
+    let mut lines: Vec<&str> = Vec::new();
+    let mut open = false;
+    for line in answer.lines().filter(|line| !is_candidate(line)).chain(std::iter::once("m=")) {
+        if line.starts_with("m=") {
+            if std::mem::replace(&mut open, line.split(' ').nth(1) != Some("0")) {
+                lines.extend(&candidates);
+            }
+        }
+        if line != "m=" {
+            lines.push(line);
+        }
+    }
+    lines.iter().flat_map(|line| [line, "\r\n"]).collect()
+}
+
 /// The credentials and candidates of an answer as a `trickle-ice-sdpfrag`.
 pub(super) fn fragment_of(answer: &str) -> String {
     let mut fragment = String::new();
@@ -98,6 +118,16 @@ mod tests {
         assert_eq!(check_offer("v=0\r\nm=application 9 X 1\r\n"), Err(ConnectError::NothingToAnswer));
         let many = format!("v=0\r\n{}", "m=audio 9 X 1\r\n".repeat(MOST_MEDIA_LINES + 1));
         assert!(matches!(check_offer(&many), Err(ConnectError::BadOffer(_))));
+    }
+
+    #[test]
+    fn every_m_line_that_is_not_refused_holds_the_candidates() {
+        let answer = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\na=end-of-candidates\r\n\
+                      a=mid:0\r\nm=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:2\r\n";
+        let expected = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n\
+                        a=end-of-candidates\r\nm=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
+                        a=mid:2\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\na=end-of-candidates\r\n";
+        assert_eq!(with_candidates_everywhere(answer), expected);
     }
 
     #[test]

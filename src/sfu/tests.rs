@@ -181,6 +181,12 @@ impl Server {
         }
     }
 
+    async fn recording_started(&self, connection: ConnectionId) {
+        for source in [Source::Microphone, Source::Camera] {
+            self.sfu.recording_started(self.room, connection, source).await;
+        }
+    }
+
     fn slots_of(&self, connection: ConnectionId) -> Vec<Slot> {
         let slots = |fact: &Fact| match fact {
             Fact::Slots { connection: of, slots } if *of == connection => Some(slots.clone()),
@@ -244,7 +250,7 @@ async fn media_flows_only_when_the_room_may_flow_and_the_senders_recording_has_b
     .await;
     assert!(b.received.is_empty(), "its own recording has not begun");
 
-    server.sfu.recording_started(server.room, a_id).await;
+    server.recording_started(a_id).await;
     // An inter-frame does not start a slot; the server asks for a keyframe.
     until(&mut server, &mut [&mut a, &mut b], "a keyframe is asked for", |_, clients| {
         clients[0].send(false);
@@ -273,7 +279,7 @@ async fn media_flows_only_when_the_room_may_flow_and_the_senders_recording_has_b
 async fn media_stops_by_itself_when_the_recorder_falls_silent() {
     let (mut server, mut a, a_id, mut b, _) = two_connected().await;
     server.sfu.set_flow(server.room, true).await;
-    server.sfu.recording_started(server.room, a_id).await;
+    server.recording_started(a_id).await;
     until(&mut server, &mut [&mut a, &mut b], "media flows", |_, clients| {
         clients[0].send(true);
         clients[1].video().len() > 3
@@ -306,7 +312,7 @@ async fn media_stops_by_itself_when_the_recorder_falls_silent() {
 async fn a_source_that_falls_silent_and_one_that_leaves_are_told_with_the_time_of_their_last_packet() {
     let (mut server, mut a, a_id, mut b, b_id) = two_connected().await;
     server.sfu.set_flow(server.room, true).await;
-    server.sfu.recording_started(server.room, a_id).await;
+    server.recording_started(a_id).await;
     until(&mut server, &mut [&mut a, &mut b], "media flows", |server, clients| {
         clients[0].send(true);
         server.slots_of(b_id).len() == 2
@@ -369,7 +375,7 @@ async fn a_second_connection_of_a_person_replaces_the_first() {
 async fn keyframe_requests_reach_the_sender_at_most_twice_a_second() {
     let (mut server, mut a, a_id, mut b, b_id) = two_connected().await;
     server.sfu.set_flow(server.room, true).await;
-    server.sfu.recording_started(server.room, a_id).await;
+    server.recording_started(a_id).await;
     until(&mut server, &mut [&mut a, &mut b], "media flows", |_, clients| {
         clients[0].send(true);
         clients[1].video().len() > 3
@@ -410,7 +416,7 @@ async fn strangers_and_garbage_get_silence_and_harm_nobody() {
     request.extend(b"aaaa:bbbb\0\0\0");
     stranger.send_to(&request, to).unwrap();
     server.sfu.set_flow(server.room, true).await;
-    server.sfu.recording_started(server.room, a_id).await;
+    server.recording_started(a_id).await;
     until(&mut server, &mut [&mut a, &mut b], "media still flows", |_, clients| {
         clients[0].send(true);
         clients[1].video().len() > 3

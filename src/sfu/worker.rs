@@ -20,11 +20,16 @@ use super::socket::{Inbox, Route, Socket};
 use super::{ConnectError, Fact};
 use crate::clock::{Clock, MonoTime};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::media::Source;
 use crate::rtp::Tap;
 
 /// How often activity, keyframe requests and waiting facts are looked after. Shorter costs idle rooms CPU; longer
 /// delays the news that someone fell silent.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// A session from which nothing came for so long has ended: a browser checks every 2.5 s (RFC 7675 §5.1). It covers
+/// those that never came about, too. Shorter ends sessions that a network change interrupts; longer keeps dead ones.
+const LONGEST_WITHOUT_DATAGRAM: Duration = Duration::from_secs(30);
 
 /// Batches taken in before timers and commands have their turn again.
 const MOST_BATCHES: usize = 8;
@@ -61,6 +66,7 @@ pub(super) enum Command {
     RecordingStarted {
         room: RoomId,
         connection: ConnectionId,
+        source: Source,
     },
     Disconnect {
         room: RoomId,
@@ -68,6 +74,7 @@ pub(super) enum Command {
     },
     CloseRoom {
         room: RoomId,
+        done: oneshot::Sender<()>,
     },
 }
 
@@ -193,9 +200,9 @@ impl Worker {
                     room.set_flow(flow);
                 }
             }
-            Command::RecordingStarted { room, connection } => {
+            Command::RecordingStarted { room, connection, source } => {
                 if let Some(member) = self.rooms.get_mut(&room).and_then(|room| room.member_mut(connection)) {
-                    member.recorded = true;
+                    member.recorded.push(source);
                 }
             }
             Command::Disconnect { room, connection } => {
@@ -203,13 +210,14 @@ impl Worker {
                     self.remove(now, key);
                 }
             }
-            Command::CloseRoom { room } => {
+            Command::CloseRoom { room, done } => {
                 let keys: Vec<_> = self.rooms.get(&room).map(|room| room.keys().collect()).unwrap_or_default();
                 for key in keys {
                     self.remove(now, key);
                 }
                 self.rooms.remove(&room);
                 self.meters.rooms.set(count(self.rooms.len()));
+                let _ = done.send(());
             }
         }
     }
@@ -347,12 +355,15 @@ impl Worker {
                     self.meters.packets_in.increment(1);
                     let peers = &mut self.peers;
                     let demux = &mut self.demux;
+                    let meters = &self.meters;
                     let mut sent = 0;
                     room.take_packet(now, connection, source, &packet, |receiver, slot, packet, rewrite| {
                         if let Some(seat) = peers.get_mut(&receiver) {
-                            seat.peer.send(slot, packet, rewrite);
-                            demux.mark_dirty(receiver);
-                            sent += 1;
+                            // What one person sends must not break another's session, nor the worker.
+                            if isolate(meters, || seat.peer.send(slot, packet, rewrite)).is_some() {
+                                demux.mark_dirty(receiver);
+                                sent += 1;
+                            }
                         }
                     });
                     self.meters.packets_out.increment(sent);
@@ -417,6 +428,11 @@ impl Worker {
         }
         if self.housekeeping_due <= now {
             self.housekeeping_due = now + HOUSEKEEPING;
+            let silent = |room: &Room| room.silent(now, LONGEST_WITHOUT_DATAGRAM);
+            let silent: Vec<PeerKey> = self.rooms.values().flat_map(silent).collect();
+            for key in silent {
+                self.remove(now, key);
+            }
             let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
             for id in ids {
                 self.request_keyframes(now, id);

@@ -13,7 +13,6 @@ import aiohttp
 import av
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
-from aiortc.sdp import candidate_from_sdp
 
 from server import Server, Visit
 
@@ -78,13 +77,6 @@ class Client:
             assert response.headers["Content-Type"] == "application/sdp"
             self.location = response.headers["Location"]
         await self.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        # All m-lines share one transport, so its candidates stand in the first only (RFC 8843, section 7.1.3).
-        # aiortc looks for them in the last.
-        for line in answer.splitlines():
-            if line.startswith("a=candidate:"):
-                candidate = candidate_from_sdp(line.removeprefix("a=candidate:"))
-                candidate.sdpMid = "0"
-                await self.peer.addIceCandidate(candidate)
         return answer
 
     async def connected(self):

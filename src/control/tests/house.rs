@@ -98,7 +98,7 @@ impl Media for Worker {
         self.state(|state| state.flow = flow);
     }
 
-    async fn recording_started(&self, _: RoomId, connection: ConnectionId) {
+    async fn recording_started(&self, _: RoomId, connection: ConnectionId, _: Source) {
         self.state(|state| state.recorded.push(connection));
     }
 
@@ -123,6 +123,10 @@ impl Recording for Disk {
 
     fn open_original(&self, _: RoomId, connection: ConnectionId, label: String) {
         self.state(|state| state.labels.push((connection, label)));
+    }
+
+    fn drop_original(&self, _: RoomId, connection: ConnectionId) {
+        self.state(|state| state.labels.retain(|(announced, _)| *announced != connection));
     }
 
     fn close_room(&self, _: RoomId) {
@@ -220,7 +224,9 @@ impl House {
             self.worker.says(sfu::Fact::SourceChanged { connection, source, active: true, since }).await;
         }
         self.acknowledge();
-        self.disk.says(recording::Fact::Started { connection }).await;
+        for source in [Source::Microphone, Source::Camera] {
+            self.disk.says(recording::Fact::Started { connection, source }).await;
+        }
         connection
     }
 

@@ -102,7 +102,9 @@ fn a_full_disk_stops_the_room_and_leaves_whole_clusters() {
     booth.pass_to(booth.at + Duration::from_secs(3));
     assert_eq!(booth.tap.durable_until(), Some(acknowledged), "nothing is acknowledged any more");
     let facts = faults(&mut booth);
-    assert_eq!(facts, [Fact::Started { connection }, Fact::Lost { fault: RecordingFault::DiskFull }]);
+    let started = |source| Fact::Started { connection, source };
+    let lost = Fact::Lost { fault: RecordingFault::DiskFull };
+    assert_eq!(facts, [started(Source::Microphone), started(Source::Camera), lost]);
     assert_eq!(state.calls_after_failure.load(Ordering::Relaxed), 0, "never tried again");
     verify(&booth.path("delegato-1.webm"), |_, _| {}).unwrap();
     assert!(!blocks(&booth.path("delegato-1.webm")).is_empty());
