@@ -167,9 +167,10 @@ impl Room {
         let mut keyframe_wanted = false;
         for (key, receiver) in self.members.iter_mut().filter(|(_, member)| member.participant != participant) {
             // Padding goes where its source is seen already, so that the receiver misses no number; it opens nothing.
-            let found = match packet.payload.is_empty() {
-                true => receiver.slots.slot_of(origin).map(|slot| (slot, false)),
-                false => receiver.slots.assign(origin),
+            let found = if packet.payload.is_empty() {
+                receiver.slots.slot_of(origin).map(|slot| (slot, false))
+            } else {
+                receiver.slots.assign(origin)
             };
             let Some((slot, new)) = found else { continue };
             receiver.slots_changed |= new;

@@ -65,10 +65,8 @@ pub(super) fn with_candidates_everywhere(answer: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     let mut open = false;
     for line in answer.lines().filter(|line| !is_candidate(line)).chain(std::iter::once("m=")) {
-        if line.starts_with("m=") {
-            if std::mem::replace(&mut open, line.split(' ').nth(1) != Some("0")) {
-                lines.extend(&candidates);
-            }
+        if line.starts_with("m=") && std::mem::replace(&mut open, line.split(' ').nth(1) != Some("0")) {
+            lines.extend(&candidates);
         }
         if line != "m=" {
             lines.push(line);
