@@ -203,6 +203,11 @@ impl Node {
         if tokio::time::timeout(GOODBYE_LIMIT, &mut server).await.is_err() {
             server.abort();
         }
+        // WebSockets are the server's no more once they are upgraded. Each holds on to the stop signal until it has
+        // said goodbye.
+        if tokio::time::timeout(GOODBYE_LIMIT, stopping.closed()).await.is_err() {
+            tracing::warn!("some clients did not take their goodbye in time");
+        }
         upkeep.abort();
         tracing::info!("stopped");
         Ok(())
