@@ -110,13 +110,19 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
 
-        let store = Store::open(Path::new(&config.database())).await?;
+        let store = Store::open(&config.database()).await?;
         let sfu = Sfu::start(&config.sfu(), clock)?;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let settings = control::Settings {
             profiles,
             public_url: config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
             consent_text_version: config.rooms.consent_text_version.clone(),
+            calendar: config.calendar()?,
+            capacity: config.rooms.capacity,
+            webhooks: false,
+            sms: None,
+            answers: code_key.seal(Purpose::KeptAnswer)?,
+            posted: Arc::new(Notify::new()),
             code_key,
             longest_silence: config.recording.longest_silence,
         };
@@ -125,7 +131,7 @@ impl Node {
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
-        let api = api::Api::new(control.clone(), move || rendered.render(), is_stopping);
+        let api = api::Api::new(control.clone(), clock, move || rendered.render(), is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self { listener, address, routes, control, metrics, stopping, clock, new_keys, secrets })
     }
