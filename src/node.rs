@@ -5,19 +5,20 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret};
 use crate::recording::Recorder;
 use crate::sfu::{self, Sfu};
-use crate::store::{self, Store};
+use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] store::Error),
+    /// The keys of sealed values.
+    #[error("{0}")]
+    Seal(#[from] SealError),
     /// The media workers.
     #[error("{0}")]
     Sfu(#[from] sfu::StartError),

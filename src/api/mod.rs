@@ -25,9 +25,9 @@ use axum::http::header;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as PageConfig, SwaggerUi};
 
@@ -140,10 +140,10 @@ fn describe_problems(document: &mut OpenApi) {
             if path.starts_with("/v1/rooms") && operation.request_body.is_some() || path.contains("{room}") {
                 problems.push(("409", "The room does not allow it as it stands"));
             }
-            if operation.parameters.iter().flatten().any(|parameter| parameter.name == "If-Match") {
+            if takes(operation, |parameter| parameter.name == "If-Match") {
                 problems.push(("412", "The room has changed since the caller looked at it"));
             }
-            if operation.parameters.iter().flatten().any(|parameter| parameter.parameter_in == ParameterIn::Query) {
+            if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
                 problems.push(("422", "A parameter is wrong"));
             }
             if path.contains('{') {
@@ -165,4 +165,9 @@ fn describe_problems(document: &mut OpenApi) {
             }
         }
     }
+}
+
+fn takes(operation: &Operation, parameter: impl Fn(&Parameter) -> bool) -> bool {
+    let parameters = operation.parameters.iter().flatten();
+    parameters.into_iter().any(|known| matches!(known, RefOr::T(known) if parameter(known)))
 }
