@@ -3,14 +3,20 @@
 //! The surface is the domain's operations, not SQL. A room's ledger entries and the rows that change with them are
 //! written in one transaction, and are on disk when the call returns.
 
+mod language;
+mod messages;
 mod private;
+mod seal;
 mod sqlite;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
+pub use language::Language;
+pub use messages::{Message, MessageKind, MessageState, NewMessage};
 pub use private::{Personal, Secret};
+pub use seal::{Purpose, Seal, SealError};
 pub use sqlite::Store;
 pub use types::{Appointment, Change, Hash, Owner, Person, Record, Scope, StoredOriginal};
 

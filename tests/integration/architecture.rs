@@ -13,12 +13,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sfu", &["rtp"]),
     ("recording", &["rtp"]),
     ("store", &["room", "recording"]),
-    ("control", &["room", "rtp", "sfu", "recording", "store"]),
+    ("notify", &["store"]),
+    ("control", &["room", "rtp", "sfu", "recording", "store", "notify"]),
     ("api", &["room", "control"]),
     ("web", &["api"]),
-    ("config", &["room", "sfu", "recording"]),
+    ("config", &["room", "sfu", "recording", "notify"]),
     ("telemetry", &["config"]),
-    ("node", &["room", "rtp", "sfu", "recording", "store", "control", "api", "web", "config", "telemetry"]),
+    ("node", &["room", "rtp", "sfu", "recording", "store", "notify", "control", "api", "web", "config", "telemetry"]),
 ];
 
 /// What every part may use; these may use each other.
