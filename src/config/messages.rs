@@ -19,6 +19,7 @@ enum Secrets {
 
 impl Reader<'_> {
     /// `Some(None)`: no webhooks.
+    #[expect(clippy::option_option, reason = "the outer one says whether the section is right, as with all sections")]
     pub(super) fn webhooks(&mut self) -> Option<Option<WebhookConfig>> {
         let allow_plain_http = self.flag("webhooks.allow_plain_http");
         let url = self.read("webhooks.url", &format!("empty, or {}", Endpoint::ALLOWED), |text: String| {

@@ -1,6 +1,7 @@
 //! What happens when something fails half-way, and what is said of it.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ async fn stopping_lets_the_attempt_under_way_end_and_begins_no_other() {
 #[tokio::test]
 async fn a_receiver_that_hangs_does_not_hold_the_node_up() {
     let receiver = Receiver::start(|_, _| async {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         status(200)
     })
     .await;
@@ -54,7 +55,7 @@ async fn a_receiver_that_hangs_does_not_hold_the_node_up() {
 async fn a_hanging_receiver_of_one_room_does_not_delay_another_room() {
     let receiver = Receiver::start(|request, _| async move {
         if request.text() == "slow" {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
         }
         status(200)
     })
@@ -67,7 +68,7 @@ async fn a_hanging_receiver_of_one_room_does_not_delay_another_room() {
     let id = outbox.write(webhook(room(), "quick"));
     working.waker.wake();
     outbox.settled(id).await;
-    assert!(working.clock.mono().since(begin) < Duration::from_millis(200));
+    assert!(working.clock.mono().since(begin) < PACE.attempt / 2);
     working.stop().await;
 }
 
@@ -105,21 +106,40 @@ async fn what_the_database_did_not_take_is_noted_later_and_not_sent_again() {
 
 #[tokio::test]
 async fn many_rooms_are_served_beside_each_other_within_the_bound() {
-    let receiver = Receiver::start(|_, _| async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        status(200)
+    // Attempts under way, and the most that there ever were.
+    let busy = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let counted = Arc::clone(&busy);
+    let receiver = Receiver::start(move |_, _| {
+        let busy = Arc::clone(&counted);
+        async move {
+            busy.1.fetch_max(busy.0.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            busy.0.fetch_sub(1, Ordering::Relaxed);
+            status(200)
+        }
     })
     .await;
     let outbox = Memory::default();
     let ids: Vec<_> = (0..40).map(|_| outbox.write(webhook(room(), "{}"))).collect();
     let working = Working::start(&outbox, webhooks_to(&receiver.url));
-    receiver.has(1).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(receiver.received().len(), 16, "more wait for a place");
     for id in ids {
         outbox.settled(id).await;
     }
+    assert_eq!(busy.1.load(Ordering::Relaxed), 16, "all places are used, and no more");
+    assert_eq!(receiver.received().len(), 40);
     working.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_without_tls_is_named_so() {
+    let receiver = Receiver::start(|_, _| async { status(200) }).await;
+    let outbox = Memory::default();
+    let id = outbox.write(webhook(room(), "1"));
+    let working = Working::start(&outbox, webhooks_to(&receiver.url.replace("http://", "https://")));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    working.stop().await;
+    assert_eq!(outbox.message(id).last_error.as_deref(), Some("TLS failed"));
+    assert!(receiver.received().is_empty(), "nothing was sent in the clear");
 }
 
 /// Everything that was logged.

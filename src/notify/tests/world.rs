@@ -28,7 +28,7 @@ pub(super) const PACE: Pace = Pace {
     attempt: Duration::from_secs(2),
     store: Duration::from_millis(20),
     busy: Duration::from_millis(10),
-    longest: Duration::from_millis(200),
+    longest: Duration::from_secs(3),
 };
 
 pub(super) const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
