@@ -17,6 +17,7 @@ mod architecture;
 mod bad_input;
 mod booking;
 mod commands;
+mod database;
 mod openapi;
 mod restart;
 mod server;

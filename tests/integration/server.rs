@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 use str0m::media::{Direction, MediaKind};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::database::{Database, Postgres};
 
 /// A debug build on a machine that is busy with other tests.
 const LONGEST_START: Duration = Duration::from_secs(20);
@@ -32,39 +35,66 @@ pub(crate) enum Signal {
 pub(crate) struct Server {
     child: Child,
     said: Arc<Mutex<String>>,
-    data: TempDir,
+    kept: Kept,
     http: reqwest::Client,
     address: SocketAddr,
     /// As printed at its first start: scope and key.
     keys: Vec<(String, String)>,
 }
 
+/// What stays when the process ends.
+struct Kept {
+    data: TempDir,
+    database: Option<Postgres>,
+    /// Configuration of the test's own, as environment variables.
+    configuration: Vec<(String, String)>,
+}
+
 impl Server {
     /// Starts one on an empty data folder.
     pub(crate) async fn start() -> Self {
-        Self::start_in(TempDir::new().unwrap(), true).await
+        Self::start_on(Database::Sqlite).await
     }
 
-    /// Starts one on this data folder; at its first start there it prints its keys.
-    async fn start_in(data: TempDir, first: bool) -> Self {
-        let mut child = sportello()
+    /// Starts one with an empty database of this kind.
+    pub(crate) async fn start_on(database: Database) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    /// Starts one with configuration of the test's own: names below `SPORTELLO__`, like `ROOMS__PROFILES`.
+    pub(crate) async fn start_with(database: Database, configuration: &[(&str, &str)]) -> Self {
+        let database = match database {
+            Database::Sqlite => None,
+            Database::Postgres => Some(Postgres::create().await),
+        };
+        let configuration =
+            configuration.iter().map(|(name, value)| (format!("SPORTELLO__{name}"), (*value).to_owned()));
+        Self::spawn(Kept { data: TempDir::new().unwrap(), database, configuration: configuration.collect() }, true)
+            .await
+    }
+
+    /// Starts one on this data; at its first start there it prints its keys.
+    async fn spawn(kept: Kept, first: bool) -> Self {
+        let mut command = sportello();
+        command
             .arg("serve")
-            .current_dir(data.path())
+            .current_dir(kept.data.path())
             .env("SPORTELLO__HTTP__LISTEN", "127.0.0.1:0")
             .env("SPORTELLO__MEDIA__BIND", "127.0.0.1")
             .env("SPORTELLO__MEDIA__ANNOUNCE", "[\"127.0.0.1\"]")
             .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
             .env("SPORTELLO__MEDIA__WORKERS", "1")
-            .env("SPORTELLO__STORAGE__DATA_DIR", data.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .env("SPORTELLO__STORAGE__DATA_DIR", kept.data.path())
+            .envs(kept.configuration.iter().map(|(name, value)| (name, value)));
+        if let Some(database) = &kept.database {
+            command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         listen(child.stdout.take().unwrap(), &said);
         listen(child.stderr.take().unwrap(), &said);
         let address = SocketAddr::from(([0; 4], 0));
-        let mut server = Self { child, said, data, http: reqwest::Client::new(), address, keys: Vec::new() };
+        let mut server = Self { child, said, kept, http: reqwest::Client::new(), address, keys: Vec::new() };
         server.wait_until_ready(first).await;
         server
     }
@@ -87,12 +117,19 @@ impl Server {
     }
 
     /// Ends the process with `signal` and starts another one on the same data.
-    pub(crate) async fn restart(mut self, signal: Signal) -> Self {
+    pub(crate) async fn restart(self, signal: Signal) -> Self {
+        self.restart_after(signal, Duration::ZERO).await
+    }
+
+    /// The same, with a while between in which nobody answers.
+    pub(crate) async fn restart_after(mut self, signal: Signal, pause: Duration) -> Self {
         self.end(signal);
         let keys = std::mem::take(&mut self.keys);
-        let data = std::mem::replace(&mut self.data, TempDir::new().unwrap());
+        let nothing = Kept { data: TempDir::new().unwrap(), database: None, configuration: Vec::new() };
+        let kept = std::mem::replace(&mut self.kept, nothing);
         drop(self);
-        let mut server = Self::start_in(data, false).await;
+        tokio::time::sleep(pause).await;
+        let mut server = Self::spawn(kept, false).await;
         server.keys = keys;
         server
     }
@@ -115,6 +152,11 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("the server did not end within 10 s of {signal:?}");
+    }
+
+    /// The folder with its recordings.
+    pub(crate) fn data(&self) -> &Path {
+        self.kept.data.path()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
