@@ -18,6 +18,7 @@ mod bad_input;
 mod booking;
 mod commands;
 mod database;
+mod day;
 mod openapi;
 mod restart;
 mod server;

@@ -50,6 +50,30 @@ struct Kept {
     configuration: Vec<(String, String)>,
 }
 
+impl Kept {
+    fn serve(&self) -> (Child, Arc<Mutex<String>>) {
+        let mut command = sportello();
+        command
+            .arg("serve")
+            .current_dir(self.data.path())
+            .env("SPORTELLO__HTTP__LISTEN", "127.0.0.1:0")
+            .env("SPORTELLO__MEDIA__BIND", "127.0.0.1")
+            .env("SPORTELLO__MEDIA__ANNOUNCE", "[\"127.0.0.1\"]")
+            .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
+            .env("SPORTELLO__MEDIA__WORKERS", "1")
+            .env("SPORTELLO__STORAGE__DATA_DIR", self.data.path())
+            .envs(self.configuration.iter().map(|(name, value)| (name, value)));
+        if let Some(database) = &self.database {
+            command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        listen(child.stdout.take().unwrap(), &said);
+        listen(child.stderr.take().unwrap(), &said);
+        (child, said)
+    }
+}
+
 impl Server {
     /// Starts one on an empty data folder.
     pub(crate) async fn start() -> Self {
@@ -75,24 +99,7 @@ impl Server {
 
     /// Starts one on this data; at its first start there it prints its keys.
     async fn spawn(kept: Kept, first: bool) -> Self {
-        let mut command = sportello();
-        command
-            .arg("serve")
-            .current_dir(kept.data.path())
-            .env("SPORTELLO__HTTP__LISTEN", "127.0.0.1:0")
-            .env("SPORTELLO__MEDIA__BIND", "127.0.0.1")
-            .env("SPORTELLO__MEDIA__ANNOUNCE", "[\"127.0.0.1\"]")
-            .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
-            .env("SPORTELLO__MEDIA__WORKERS", "1")
-            .env("SPORTELLO__STORAGE__DATA_DIR", kept.data.path())
-            .envs(kept.configuration.iter().map(|(name, value)| (name, value)));
-        if let Some(database) = &kept.database {
-            command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
-        }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        listen(child.stdout.take().unwrap(), &said);
-        listen(child.stderr.take().unwrap(), &said);
+        let (child, said) = kept.serve();
         let address = SocketAddr::from(([0; 4], 0));
         let mut server = Self { child, said, kept, http: reqwest::Client::new(), address, keys: Vec::new() };
         server.wait_until_ready(first).await;
@@ -106,8 +113,9 @@ impl Server {
             let address = listening_address(&self.said.lock().unwrap());
             if let Some(address) = address {
                 self.address = address;
-                self.keys = printed_keys(&self.said.lock().unwrap());
-                assert_eq!(self.keys.is_empty(), !first, "keys are printed at the first start, and only then");
+                let printed = printed_keys(&self.said.lock().unwrap());
+                assert_eq!(printed.is_empty(), !first, "keys are printed at the first start, and only then");
+                self.keys.extend(printed);
                 self.is_well().await;
                 return;
             }
@@ -117,21 +125,16 @@ impl Server {
     }
 
     /// Ends the process with `signal` and starts another one on the same data.
-    pub(crate) async fn restart(self, signal: Signal) -> Self {
-        self.restart_after(signal, Duration::ZERO).await
+    pub(crate) async fn restart(mut self, signal: Signal) -> Self {
+        self.end(signal);
+        self.come_back().await;
+        self
     }
 
-    /// The same, with a while between in which nobody answers.
-    pub(crate) async fn restart_after(mut self, signal: Signal, pause: Duration) -> Self {
-        self.end(signal);
-        let keys = std::mem::take(&mut self.keys);
-        let nothing = Kept { data: TempDir::new().unwrap(), database: None, configuration: Vec::new() };
-        let kept = std::mem::replace(&mut self.kept, nothing);
-        drop(self);
-        tokio::time::sleep(pause).await;
-        let mut server = Self::spawn(kept, false).await;
-        server.keys = keys;
-        server
+    /// Starts a process on the same data, after the one before has ended.
+    pub(crate) async fn come_back(&mut self) {
+        (self.child, self.said) = self.kept.serve();
+        self.wait_until_ready(false).await;
     }
 
     /// Sends a signal to the process and waits for its end.
