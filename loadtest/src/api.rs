@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// One server. Clones share its connections.
@@ -86,7 +87,22 @@ impl Api {
             "reason": "Prova di carico", "start": now.to_string(), "end": end.to_string(),
             "participants": [person("operator"), person("delegato"), person("delegante")],
         });
-        Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(&booking)).await?.json().await?)
+        self.book_this(key, &booking).await
+    }
+
+    /// Books a room.
+    pub async fn book_this(&self, key: &str, booking: &Value) -> Result<Booked, ApiError> {
+        Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(booking)).await?.json().await?)
+    }
+
+    /// Asks for something, with a query.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, ApiError> {
+        Ok(self.send(Method::GET, path, key, |request| request.query(query)).await?.json().await?)
     }
 
     /// Types the code, agrees to the recording and enters the waiting room; gives the session token.

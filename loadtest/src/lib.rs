@@ -6,14 +6,18 @@
 //! booking ─ POST /v1/rooms ─> plan: a room ─ three clients each ─> client::Client ─> report::Report ─> exit code
 //! ```
 //!
-//! The program `loadtest` runs [`plan`]s; the server's own tests use [`client`] for a person with microphone, camera
-//! and a network that can fail.
+//! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
+//! the same, and [`client`] for a person with microphone, camera and a network that can fail.
 
 pub mod api;
+pub mod book;
 mod call;
 pub mod client;
 mod events;
+pub mod guess;
 pub mod media;
 pub mod plan;
 pub mod report;
 mod sdp;
+pub mod timing;
+mod wire;

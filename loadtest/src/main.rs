@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use loadtest::book::{self, Bookings};
+use loadtest::guess::{self, Guesses};
 use loadtest::plan::{self, Plan};
 
 /// Drives a Sportello server from outside, as booking systems, citizens and officers do.
@@ -19,6 +21,10 @@ struct Arguments {
 enum Command {
     /// Hold rooms: three WebRTC clients each, with real Opus and VP8
     Call(Plan),
+    /// Book many rooms of one day and list them
+    Book(Bookings),
+    /// Guess a room's codes from many addresses, while honest people next door type theirs
+    Guess(Guesses),
 }
 
 #[tokio::main]
@@ -30,10 +36,17 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match command {
-        Command::Call(plan) => plan::run(plan).await.map(|(plan, report)| {
-            let said = if plan.json { report.json() } else { report.table() };
-            (said, report.misses(&plan.limits))
+        Command::Call(plan) => plan::run(plan).await.map_err(|error| error.to_string()).map(|(plan, report)| {
+            (if plan.json { report.json() } else { report.table() }, report.misses(&plan.limits))
         }),
+        Command::Book(plan) => book::run(&plan)
+            .await
+            .map_err(|error| error.to_string())
+            .map(|report| (if plan.json { json(&report) } else { report.table() }, report.misses(&plan))),
+        Command::Guess(plan) => guess::run(&plan)
+            .await
+            .map_err(|error| error.to_string())
+            .map(|report| (if plan.json { json(&report) } else { report.table() }, report.misses(&plan))),
     };
     match outcome {
         Ok((said, misses)) => {
@@ -48,4 +61,8 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn json(report: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(report).unwrap_or_default()
 }

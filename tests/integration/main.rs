@@ -19,6 +19,8 @@ mod booking;
 mod commands;
 mod database;
 mod day;
+mod guesses;
+mod many;
 mod openapi;
 mod restart;
 mod server;
