@@ -45,6 +45,7 @@ pub mod control;
 pub mod id;
 pub mod media;
 pub mod node;
+pub mod notify;
 pub mod recording;
 pub mod room;
 pub mod rtp;

@@ -5,19 +5,20 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret};
 use crate::recording::Recorder;
 use crate::sfu::{self, Sfu};
-use crate::store::{self, Store};
+use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] store::Error),
+    /// The keys of sealed values.
+    #[error("{0}")]
+    Seal(#[from] SealError),
     /// The media workers.
     #[error("{0}")]
     Sfu(#[from] sfu::StartError),
@@ -110,13 +114,19 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
 
-        let store = Store::open(Path::new(&config.database())).await?;
+        let store = Store::open(&config.database()).await?;
         let sfu = Sfu::start(&config.sfu(), clock)?;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let settings = control::Settings {
             profiles,
             public_url: config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
             consent_text_version: config.rooms.consent_text_version.clone(),
+            calendar: config.calendar()?,
+            capacity: config.rooms.capacity,
+            webhooks: false,
+            sms: None,
+            answers: code_key.seal(Purpose::KeptAnswer)?,
+            posted: Arc::new(Notify::new()),
             code_key,
             longest_silence: config.recording.longest_silence,
         };
@@ -125,7 +135,7 @@ impl Node {
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
-        let api = api::Api::new(control.clone(), move || rendered.render(), is_stopping);
+        let api = api::Api::new(control.clone(), clock, move || rendered.render(), is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self { listener, address, routes, control, metrics, stopping, clock, new_keys, secrets })
     }

@@ -33,6 +33,8 @@ macro_rules! scopes {
 scopes! {
     /// Who books rooms.
     Booking: Booking;
+    /// Who may list rooms.
+    RoomLister: Booking, Operator, Compliance;
     /// Who may look at a room.
     RoomReader: Booking, Operator;
     /// Who may read a ledger.
@@ -42,15 +44,29 @@ scopes! {
 }
 
 /// The request carries an API key of one of the scopes `S`.
-#[derive(Clone, Copy, Debug)]
-pub struct Key<S>(PhantomData<S>);
+#[derive(Clone, Debug)]
+pub struct Key<S> {
+    caller: String,
+    scopes: PhantomData<S>,
+}
+
+impl<S> Key<S> {
+    /// Who calls.
+    pub fn caller(&self) -> &str {
+        &self.caller
+    }
+}
 
 impl<S: Scopes> FromRequestParts<Api> for Key<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let scope = api.control.key_scope(bearer(&parts.headers)?).await?;
-        if S::ANY.contains(&scope) { Ok(Self(PhantomData)) } else { Err(Kind::FORBIDDEN.into()) }
+        let (key, scope) = api.control.key(bearer(&parts.headers)?).await?;
+        if S::ANY.contains(&scope) {
+            Ok(Self { caller: format!("key:{key}"), scopes: PhantomData })
+        } else {
+            Err(Kind::FORBIDDEN.into())
+        }
     }
 }
 
@@ -89,7 +105,7 @@ impl FromRequestParts<Api> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?;
-        match api.control.key_scope(token).await {
+        match api.control.key(token).await.map(|(_, scope)| scope) {
             Ok(Scope::Operator) => return Ok(Self(None)),
             Ok(_) => return Err(Kind::FORBIDDEN.into()),
             Err(crate::control::Error::Unauthenticated) => {}

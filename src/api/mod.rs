@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod booking;
+pub mod conditional;
 pub mod events;
 pub mod extract;
 mod layers;
@@ -14,6 +15,7 @@ pub mod operator;
 pub mod participant;
 pub mod problem;
 pub mod system;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -23,13 +25,16 @@ use axum::http::header;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config as PageConfig, SwaggerUi};
 
 pub use layers::finish;
 
-use crate::control::{Control, Scope};
+use crate::clock::Clock;
+use crate::control::{Control, Scope, Webhook};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
 const JSON_LIMIT: usize = 64 << 10;
@@ -40,6 +45,7 @@ const SDP_LIMIT: usize = 128 << 10;
 #[derive(Clone)]
 pub struct Api {
     control: Control,
+    clock: Clock,
     render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Becomes true when the node stops: connections that would never end by themselves are closed then.
     stopping: watch::Receiver<bool>,
@@ -49,10 +55,11 @@ impl Api {
     /// An API over `control`. `render_metrics` gives `GET /metrics` its text.
     pub fn new(
         control: Control,
+        clock: Clock,
         render_metrics: impl Fn() -> String + Send + Sync + 'static,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { control, render_metrics: Arc::new(render_metrics), stopping }
+        Self { control, clock, render_metrics: Arc::new(render_metrics), stopping }
     }
 }
 
@@ -61,7 +68,8 @@ pub fn routes(api: Api) -> Router {
     let (router, document) = described_routes();
     let document = document.to_json().unwrap_or_default();
     let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
-    router.route("/v1/openapi.json", get(serve_document)).with_state(api)
+    let page = SwaggerUi::new("/docs").config(PageConfig::from("/v1/openapi.json").try_it_out_enabled(false));
+    router.route("/v1/openapi.json", get(serve_document)).with_state(api).merge(page)
 }
 
 /// The OpenAPI document of [`routes`].
@@ -77,7 +85,7 @@ pub fn openapi() -> OpenApi {
             Errors are RFC 9457 problem documents; look at their `type`. Times are RFC 3339 in UTC. Every command \
             works with curl; the WebSocket only tells."
     ),
-    components(schemas(problem::Document)),
+    components(schemas(problem::Document, Webhook)),
     tags(
         (name = "booking", description = "For booking systems"),
         (name = "operator", description = "Running the meeting: with an operator's key, or as the room's operator"),
@@ -93,6 +101,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(booking::routes())
         .merge(operator::routes())
         .merge(participant::routes())
+        .merge(webhooks::routes())
         .merge(events::routes())
         .merge(system::routes())
         .layer(DefaultBodyLimit::max(JSON_LIMIT));
@@ -128,6 +137,15 @@ fn describe_problems(document: &mut OpenApi) {
                 problems.push(("401", "No valid key or session token"));
                 problems.push(("403", "Not allowed with this key or session"));
             }
+            if path.starts_with("/v1/rooms") && operation.request_body.is_some() || path.contains("{room}") {
+                problems.push(("409", "The room does not allow it as it stands"));
+            }
+            if takes(operation, |parameter| parameter.name == "If-Match") {
+                problems.push(("412", "The room has changed since the caller looked at it"));
+            }
+            if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
+                problems.push(("422", "A parameter is wrong"));
+            }
             if path.contains('{') {
                 problems.push(("404", "One of the path's parts names nothing that exists"));
             }
@@ -147,4 +165,9 @@ fn describe_problems(document: &mut OpenApi) {
             }
         }
     }
+}
+
+fn takes(operation: &Operation, parameter: impl Fn(&Parameter) -> bool) -> bool {
+    let parameters = operation.parameters.iter().flatten();
+    parameters.into_iter().any(|known| matches!(known, RefOr::T(known) if parameter(known)))
 }
