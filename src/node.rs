@@ -147,10 +147,11 @@ impl Node {
             calendar: config.calendar()?,
             capacity: config.rooms.capacity,
             webhooks: config.webhooks.is_some(),
-            sms: config.sms.gateway.is_some().then_some(TextMessages {
-                seal: text_messages,
-                language: config.sms.language,
-            }),
+            sms: config
+                .sms
+                .gateway
+                .is_some()
+                .then_some(TextMessages { seal: text_messages, language: config.sms.language }),
             answers: code_key.seal(Purpose::KeptAnswer)?,
             posted: notifier.waker(),
             code_key,

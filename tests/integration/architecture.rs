@@ -23,7 +23,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "room", "calendar", "rtp", "sfu", "recording", "store", "notify", "control", "api", "web", "config",
+            "room",
+            "calendar",
+            "rtp",
+            "sfu",
+            "recording",
+            "store",
+            "notify",
+            "control",
+            "api",
+            "web",
+            "config",
             "telemetry",
         ],
     ),
