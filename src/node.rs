@@ -286,8 +286,8 @@ impl std::fmt::Debug for Node {
 
 /// Has the rooms' ledgers say how text messages ended.
 async fn hear_of_texts(control: Control, mut outcomes: mpsc::Receiver<SmsOutcome>) {
-    while let Some(SmsOutcome { room, participant, sent, .. }) = outcomes.recv().await {
-        if let Err(error) = control.message_settled(room, participant, sent).await {
+    while let Some(SmsOutcome { id, room, .. }) = outcomes.recv().await {
+        if let Err(error) = control.message_settled(id).await {
             tracing::warn!(%room, %error, "a text message's end could not be written down");
         }
     }

@@ -30,14 +30,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use self::actor::{Actor, Ask, Reply};
 use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::id::{ConnectionId, KeyId, MessageId, ParticipantId, RoomId};
+use crate::id::{ConnectionId, KeyId, MessageId, RoomId};
 use crate::notify::Waker;
 use crate::recording::Recorder;
 pub use crate::room::Place;
 use crate::room::ledger::{Head, Line};
 use crate::room::{Command, Profile, Refusal, Room};
 use crate::sfu::{ConnectError, Sfu};
-use crate::store::{self, Hash, MessageKind, Seal, SealError, Store};
+use crate::store::{self, Hash, MessageKind, Seal, SealError, SettledText, Store};
 pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secret};
 pub use book::{Repeatable, SlotSearch};
 pub use invite::TextMessages;
@@ -220,9 +220,10 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Hears of text messages that were settled just before the last run ended, if it could not write that down.
     async fn catch_up(&self) -> Result<(), StartError> {
         let since = self.shared.clock.now().wall.saturating_sub(UNHEARD).unwrap_or(Timestamp::MIN);
-        for (room, participant, sent) in self.shared.store.settled_texts(since).await? {
+        for settled in self.shared.store.settled_texts(since).await? {
+            let room = settled.room;
             // Told again, it changes nothing.
-            if let Err(error) = self.message_settled(room, participant, sent).await {
+            if let Err(error) = self.hear(settled).await {
                 tracing::warn!(%room, %error, "a text message's end could not be written down");
             }
         }
@@ -391,8 +392,13 @@ impl<M: Media, R: Recording> Control<M, R> {
         self.webhook(id).await
     }
 
-    /// Writes down what became of the text message that carries a person's code.
-    pub async fn message_settled(&self, room: RoomId, participant: ParticipantId, sent: bool) -> Result<(), Error> {
+    /// Writes down what became of a text message that carries a code, unless another has taken its place since.
+    pub async fn message_settled(&self, id: MessageId) -> Result<(), Error> {
+        let Some(settled) = self.shared.store.settled_text(id).await.map_err(unavailable)? else { return Ok(()) };
+        self.hear(settled).await
+    }
+
+    async fn hear(&self, SettledText { room, participant, sent }: SettledText) -> Result<(), Error> {
         self.ask(room, |reply| Ask::MessageSettled { participant, sent, reply }).await
     }
 

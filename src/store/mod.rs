@@ -22,7 +22,7 @@ pub use private::{Personal, Secret};
 pub use seal::{Purpose, Seal, SealError};
 pub use types::{
     Answer, ApiKey, Appointment, Booked, Change, Fits, Hash, Message, MessageKind, MessageState, NewMessage, NewRoom,
-    Owner, Person, Record, RoomFilter, RoomRow, Scope, StoredOriginal, Taken,
+    Owner, Person, Record, RoomFilter, RoomRow, Scope, SettledText, StoredOriginal, Taken,
 };
 
 /// Why the store did not do what was asked.

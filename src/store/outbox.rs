@@ -6,8 +6,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::row::{blob, count, from_word, maybe_text, parse, text, time, word};
-use super::{Error, Message, MessageKind, MessageState, NewMessage, Store};
-use crate::id::{MessageId, ParticipantId, RoomId};
+use super::{Error, Message, MessageKind, MessageState, NewMessage, SettledText, Store};
+use crate::id::MessageId;
 
 impl Store {
     /// The messages to be sent now: of each lane (a room's webhooks, a person's text messages) the oldest that is not
@@ -121,8 +121,8 @@ impl Store {
         rows.iter().map(message).collect()
     }
 
-    /// Whose latest text message was settled since then, and whether it was sent.
-    pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<(RoomId, ParticipantId, bool)>, Error> {
+    /// Text messages that were settled since then, each the last of its person.
+    pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<SettledText>, Error> {
         let rows = sqlx::query(
             "SELECT m.room, m.participant, m.state FROM outbox m
              WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.settled >= $1
@@ -131,13 +131,20 @@ impl Store {
         .bind(since.as_millisecond())
         .fetch_all(&self.readers)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let state: MessageState = from_word(row, "state", "message state")?;
-                let participant = parse(row, "participant", "participant")?;
-                Ok((parse(row, "room", "room")?, participant, state == MessageState::Delivered))
-            })
-            .collect()
+        rows.iter().map(settled_text).collect()
+    }
+
+    /// How this text message ended; `None`: it has not, or is not its person's last.
+    pub async fn settled_text(&self, id: MessageId) -> Result<Option<SettledText>, Error> {
+        let row = sqlx::query(
+            "SELECT m.room, m.participant, m.state FROM outbox m
+             WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.id = $1
+             AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(settled_text).transpose()
     }
 
     /// One message.
@@ -228,5 +235,14 @@ fn message(row: &AnyRow) -> Result<Message, Error> {
         attempts: u32::try_from(count(row, "attempts")?).map_err(|_| Error::Corrupt("number"))?,
         state: from_word(row, "state", "message state")?,
         last_error: maybe_text(row, "last_error")?,
+    })
+}
+
+fn settled_text(row: &AnyRow) -> Result<SettledText, Error> {
+    let state: MessageState = from_word(row, "state", "message state")?;
+    Ok(SettledText {
+        room: parse(row, "room", "room")?,
+        participant: parse(row, "participant", "participant")?,
+        sent: state == MessageState::Delivered,
     })
 }

@@ -148,12 +148,17 @@ async fn the_operator_opens_admits_sends_back_and_removes_and_each_is_told() {
 }
 
 #[tokio::test]
-async fn a_second_device_takes_the_session_over() {
+async fn a_second_device_takes_the_session_over_once_the_person_says_so() {
     let mut server = Server::start().await;
     let booked = server.book(&delega()).await;
     let first = server.enter(booked.invitation("delegato")).await;
     let mut events = server.follow(&first).await;
-    let second = server.admit(booked.invitation("delegato")).await;
+    let invitation = booked.invitation("delegato");
+    let path = format!("/v1/join/{}", invitation["join_token"].as_str().unwrap());
+    let code = json!({"code": invitation["code"]});
+    refused(server.anonymous(Method::POST, &path).json(&code), 409, "other-device").await;
+    assert_eq!(server.get("/v1/session", &first).await["place"], "waiting", "nothing has ended yet");
+    let second = server.take_over(invitation).await;
     assert_ne!(first, second);
     assert_eq!(events.closed().await, 4401);
     refused(server.request(Method::GET, "/v1/session", &first), 401, "unauthenticated").await;

@@ -104,7 +104,7 @@ impl Server {
     async fn admit(&self, booked: &Value, index: usize) -> String {
         let invitation = &booked["participants"][index];
         let path = format!("/v1/join/{}", invitation["join_token"].as_str().unwrap());
-        let answer = self.post(&path, "", json!({"code": invitation["code"]})).await;
+        let answer = self.post(&path, "", json!({"code": invitation["code"], "take_over": true})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json()["session_token"].as_str().unwrap().to_owned()
     }

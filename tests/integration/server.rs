@@ -214,6 +214,13 @@ impl Server {
         text(&accepted(self.anonymous(Method::POST, &path).json(&code)).await["session_token"])
     }
 
+    /// The right code on another device, whose person has been asked.
+    pub(crate) async fn take_over(&self, invitation: &Value) -> String {
+        let path = format!("/v1/join/{}", text(&invitation["join_token"]));
+        let code = json!({"code": invitation["code"], "take_over": true});
+        text(&accepted(self.anonymous(Method::POST, &path).json(&code)).await["session_token"])
+    }
+
     /// From the code to the waiting room; gives the session token.
     pub(crate) async fn enter(&self, invitation: &Value) -> String {
         let token = self.admit(invitation).await;

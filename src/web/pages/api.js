@@ -89,10 +89,11 @@ export async function welcome(joinToken) {
 /**
  * @param {string} joinToken
  * @param {string} code
+ * @param {boolean} [takeOver] whether the person wants this device in the place of the one that they are in on
  * @returns {Promise<string>} session token
  */
-export async function enterCode(joinToken, code) {
-  const response = await send("POST", `/v1/join/${joinToken}`, { json: { code } });
+export async function enterCode(joinToken, code, takeOver = false) {
+  const response = await send("POST", `/v1/join/${joinToken}`, { json: { code, take_over: takeOver } });
   return (await response.json()).session_token;
 }
 

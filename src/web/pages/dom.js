@@ -48,6 +48,35 @@ export function byId(id) {
   return element;
 }
 
+/**
+ * Asks before something that cannot be taken back.
+ * @param {string} question
+ * @param {string} yesText
+ * @param {string} noText
+ * @returns {Promise<boolean>}
+ */
+export function confirmed(question, yesText, noText) {
+  const yes = h("button", { id: "confirm-yes", class: "button danger", type: "button" }, yesText);
+  const no = h("button", { id: "confirm-no", class: "button", type: "button" }, noText);
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "confirm-question" },
+    h("p", { id: "confirm-question" }, question),
+    h("div", { class: "actions" }, no, yes),
+  );
+  byId("main").append(dialog);
+  return new Promise((resolve) => {
+    yes.addEventListener("click", () => dialog.close("yes"));
+    no.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    dialog.showModal();
+    no.focus();
+  });
+}
+
 /** Outlines on a 24 by 24 grid. @type {Record<string, string>} */
 const ICONS = {
   microphone: "M12 3a3 3 0 0 0-3 3v5a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6",

@@ -1,7 +1,7 @@
 /** The screens before and after the room. */
 
 import { enterCode, Problem } from "./api.js";
-import { byId, h, icon, setText } from "./dom.js";
+import { byId, confirmed, h, icon, setText } from "./dom.js";
 import { date, dateAndHour, elapsed, hour, roleName, t, word } from "./i18n.js";
 import { tooEarly, wordsOf } from "./problems.js";
 
@@ -73,8 +73,8 @@ export function codeScreen(app, joinToken, appointment) {
     if (code.length < CODE_DIGITS) return refuse(t("code.incomplete"), "incomplete-code");
     submit.disabled = true;
     try {
-      const token = await enterCode(joinToken, code);
-      await app.admitted(token);
+      const token = await enter(code);
+      if (token) await app.admitted(token);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       refuse(wordsOf(error), error.slug);
@@ -82,6 +82,20 @@ export function codeScreen(app, joinToken, appointment) {
       submit.disabled = false;
     }
   });
+
+  /**
+   * The session's token; `null` if the person stays on their other device.
+   * @param {string} code
+   */
+  const enter = async (code) => {
+    try {
+      return await enterCode(joinToken, code);
+    } catch (error) {
+      if (!(error instanceof Problem) || error.slug !== "other-device") throw error;
+      const here = await confirmed(t("code.otherDevice"), t("code.otherDevice.here"), t("code.otherDevice.stay"));
+      return here ? enterCode(joinToken, code, true) : null;
+    }
+  };
 
   /**
    * @param {string} text

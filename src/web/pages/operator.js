@@ -1,6 +1,6 @@
 /** The operator's panel: open, let in, send back, remove, attest, features, conclude. The server decides; it says why not. */
 
-import { byId, h, setText } from "./dom.js";
+import { byId, confirmed, h, setText } from "./dom.js";
 import { elapsed, listing, roleName, t } from "./i18n.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
@@ -189,7 +189,7 @@ class PersonRow {
   }
 
   async #remove() {
-    if (await confirmed(t("operator.remove.confirm", { name: this.person.name })))
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }), t("operator.confirm"), t("operator.cancel")))
       await this.#command("POST", "remove");
   }
 
@@ -312,30 +312,4 @@ async function pressed(button, act) {
   button.disabled = true;
   await act();
   button.disabled = false;
-}
-
-/**
- * @param {string} question
- * @returns {Promise<boolean>}
- */
-function confirmed(question) {
-  const yes = h("button", { id: "confirm-yes", class: "button danger", type: "button" }, t("operator.confirm"));
-  const no = h("button", { id: "confirm-no", class: "button", type: "button" }, t("operator.cancel"));
-  const dialog = h(
-    "dialog",
-    { "aria-labelledby": "confirm-question" },
-    h("p", { id: "confirm-question" }, question),
-    h("div", { class: "actions" }, no, yes),
-  );
-  byId("main").append(dialog);
-  return new Promise((resolve) => {
-    yes.addEventListener("click", () => dialog.close("yes"));
-    no.addEventListener("click", () => dialog.close());
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    dialog.showModal();
-    no.focus();
-  });
 }

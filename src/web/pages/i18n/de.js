@@ -40,6 +40,9 @@ const de = {
   "code.attempts.one": "Sie haben noch 1 Versuch.",
   "code.attempts.other": "Sie haben noch {n} Versuche.",
   "code.locked": "Der Code wurde nach zu vielen Versuchen gesperrt. Bitten Sie die Stelle, die den Termin vereinbart hat, um einen neuen Code.",
+  "code.otherDevice": "Sie sind bereits auf einem anderen Gerät oder in einem anderen Fenster angemeldet. Wenn Sie hier fortfahren, wird die andere Verbindung beendet.",
+  "code.otherDevice.here": "Hier fortfahren",
+  "code.otherDevice.stay": "Abbrechen",
 
   "consent.heading": "Der Videoanruf wird aufgezeichnet",
   "consent.2026-01.what": "Ton und Bild aller Teilnehmenden werden von Anfang bis Ende aufgezeichnet, zusammen mit der Liste, wer wann eintritt und geht.",
@@ -227,6 +230,7 @@ const de = {
   "problem.cannot-attest": "Das kann nicht bestätigt werden: Eine der beiden Personen kann dieses Gerät nicht teilen.",
   "problem.share": "Der Bildschirm wurde nicht geteilt.",
   "problem.unavailable": "Der Dienst ist im Moment nicht verfügbar. Versuchen Sie es gleich noch einmal.",
+  "problem.too-many-requests": "Zu viele Versuche in kurzer Zeit. Bitte warten Sie eine Minute und versuchen Sie es erneut.",
 
   "demo.title": "Sportello: Vorführung",
   "demo.heading": "Den Schalter ausprobieren",

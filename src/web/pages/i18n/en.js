@@ -40,6 +40,9 @@ const en = {
   "code.attempts.one": "You have 1 attempt left.",
   "code.attempts.other": "You have {n} attempts left.",
   "code.locked": "The code was locked after too many attempts. Ask whoever made the appointment for a new code.",
+  "code.otherDevice": "You are already connected on another device or in another window. If you continue here, the other connection ends.",
+  "code.otherDevice.here": "Continue here",
+  "code.otherDevice.stay": "Cancel",
 
   "consent.heading": "The video call is recorded",
   "consent.2026-01.what": "Audio and video of all participants are recorded from beginning to end, together with the list of who enters, who leaves and when.",
@@ -227,6 +230,7 @@ const en = {
   "problem.cannot-attest": "This cannot be attested: one of the two cannot share that device.",
   "problem.share": "The screen was not shared.",
   "problem.unavailable": "The service is not available at this moment. Try again shortly.",
+  "problem.too-many-requests": "Too many attempts in a short time. Wait a minute and try again.",
 
   "demo.title": "Sportello: demonstration",
   "demo.heading": "Try the counter",

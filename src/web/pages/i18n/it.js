@@ -40,6 +40,9 @@ export default {
   "code.attempts.one": "Ti resta 1 tentativo.",
   "code.attempts.other": "Ti restano {n} tentativi.",
   "code.locked": "Il codice è stato bloccato dopo troppi tentativi. Chiedi un nuovo codice a chi ha fissato l’appuntamento.",
+  "code.otherDevice": "Risulti già collegato da un altro dispositivo o da un’altra finestra. Se continui qui, l’altro collegamento si chiude.",
+  "code.otherDevice.here": "Continua qui",
+  "code.otherDevice.stay": "Annulla",
 
   "consent.heading": "La videochiamata viene registrata",
   "consent.2026-01.what": "L’audio e il video di tutti i partecipanti vengono registrati dall’inizio alla fine, insieme all’elenco di chi entra, chi esce e a che ora.",
@@ -227,6 +230,7 @@ export default {
   "problem.cannot-attest": "Non si può attestare: una delle due persone non può condividere quel dispositivo.",
   "problem.share": "Lo schermo non è stato condiviso.",
   "problem.unavailable": "Il servizio non è disponibile in questo momento. Riprova tra poco.",
+  "problem.too-many-requests": "Hai fatto troppi tentativi in poco tempo. Aspetta un minuto e riprova.",
 
   "demo.title": "Sportello: dimostrazione",
   "demo.heading": "Prova lo sportello",
