@@ -19,9 +19,9 @@ ARTEFACTS = pathlib.Path(os.environ.get("ARTEFACTS") or TARGET / "test-artefacts
 
 
 class Server:
-    """`sportello serve` on an empty data folder."""
+    """`sportello serve` on an empty data folder; `configuration`: names below SPORTELLO__, like HTTP__LISTEN."""
 
-    def __init__(self):
+    def __init__(self, **configuration):
         self.data = tempfile.TemporaryDirectory(prefix="sportello-")
         #: Where it listens, as it says itself.
         self.url = None
@@ -30,6 +30,7 @@ class Server:
             "SPORTELLO__HTTP__LISTEN": "127.0.0.1:0",
             "SPORTELLO__MEDIA__FIRST_PORT": "0",
             "SPORTELLO__STORAGE__DATA_DIR": self.data.name,
+            **{f"SPORTELLO__{name}": value for name, value in configuration.items()},
         }
         self.process = subprocess.Popen(
             [BINARY, "serve"],

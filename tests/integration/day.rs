@@ -1,10 +1,12 @@
 //! A day at the counters, told once and lived on both databases: the real binary over its HTTP API, with real
 //! microphones and cameras.
 
+mod room;
 mod words;
 
 use crate::database::Database;
-use words::{Day, Room, pass, seconds};
+use room::Room;
+use words::{Day, pass, seconds};
 
 const HALF_AN_HOUR: u64 = 1_800;
 
@@ -22,7 +24,7 @@ async fn a_day_at_the_counters(database: Database) {
     let day = Day::begins(database).await;
 
     // The morning: all counters are busy at the same time.
-    let (granted, (), (), (), (), (), (), (), ()) = tokio::join!(
+    let (granted, (), (), (), (), (), (), (), (), ()) = tokio::join!(
         a_late_delegante_mistypes_her_code_three_times_and_the_delegation_is_granted(&day),
         a_delegante_sits_beside_the_delegato_on_one_device(&day),
         a_camera_may_be_off_for_nine_seconds_but_not_for_eleven(&day),
@@ -32,16 +34,20 @@ async fn a_day_at_the_counters(database: Database) {
         a_room_is_cancelled_while_someone_waits(&day),
         another_delegante_comes_in_place_of_the_one_who_was_booked(&day),
         a_second_device_takes_over_only_when_told_to(&day),
+        the_booking_systems_receiver_is_down_for_a_while(&day),
     );
+    granted.proof_of_the_delegation_is_told().await;
 
     // Noon: rooms in every phase, and the power goes.
     let noon = Noon::comes(&day, granted).await;
     day.server_is_killed_and_comes_back_after(seconds(3)).await;
     noon.has_passed_and_every_room_goes_on(&day).await;
 
-    // The evening: what is written holds.
+    // The evening: what is written holds, and was told.
     day.every_recording_verifies().await;
     day.every_ledger_verifies().await;
+    day.every_webhook_arrives().await;
+    day.a_webhook_can_be_replayed().await;
     day.ends().await;
 }
 
@@ -232,6 +238,13 @@ async fn a_second_device_takes_over_only_when_told_to(day: &Day) {
     room.is("live").await;
     room.operator_concludes("incomplete", 0).await;
     room.becomes("closed").await;
+}
+
+async fn the_booking_systems_receiver_is_down_for_a_while(day: &Day) {
+    pass(seconds(3)).await;
+    day.receiver.goes_down();
+    pass(seconds(9)).await;
+    day.receiver.comes_back();
 }
 
 /// Rooms in every phase at one moment.

@@ -22,5 +22,6 @@ mod day;
 mod guesses;
 mod many;
 mod openapi;
+mod receiver;
 mod restart;
 mod server;

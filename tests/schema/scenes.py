@@ -88,7 +88,7 @@ SCENES: dict[str, Callable[[World], Scene]] = {
         "operator", "met", "delegante", lambda _, found: instead(beside=found.people["delegato"]["id"])
     ),
     "withdraw_attestation": person("operator", "met", "delegante"),
-    "switch_feature": room("operator", "opened"),
+    "switch_feature": room("operator", "opened", lambda *_: instead(on=True)),
     "conclude": room("operator", "opened", lambda *_: instead(outcome="incomplete")),
     "show_session": session("waiting"),
     "consent": session("waiting", body=consent_in_force),
