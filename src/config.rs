@@ -14,6 +14,7 @@ use figment::value::Value;
 use figment::{Figment, Metadata};
 use serde::de::DeserializeOwned;
 
+use crate::calendar::Calendar;
 use crate::recording::RecorderConfig;
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
@@ -87,6 +88,10 @@ pub struct Recording {
 pub struct Rooms {
     /// Folder of further profiles.
     pub profiles: Option<PathBuf>,
+    /// File of the calendar; `None`: any time may be booked.
+    pub calendar: Option<PathBuf>,
+    /// Most rooms at once on this node; `None`: no limit.
+    pub capacity: Option<u32>,
     /// Version of the recording notice.
     pub consent_text_version: String,
 }
@@ -247,6 +252,23 @@ impl Config {
         }
         if problems.is_empty() { Ok(profiles) } else { Err(Problems(problems)) }
     }
+
+    /// The calendar of `rooms.calendar`, for the profiles of [`Self::profiles`].
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no calendar; and those of the profiles.
+    pub fn calendar(&self) -> Result<Option<Calendar>, Problems> {
+        let Some(file) = &self.rooms.calendar else { return Ok(None) };
+        let profiles = self.profiles()?;
+        let profiles: Vec<_> = profiles.iter().map(|profile| (profile.name.as_str(), profile.slot_minutes)).collect();
+        let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+        let calendar = text.and_then(|text| Calendar::parse(&text, &profiles).map_err(|error| error.to_string()));
+        calendar.map(Some).map_err(|error| {
+            let allowed = format!("allowed is a calendar like config/calendar.toml: {error}");
+            let origin = file.display().to_string();
+            Problems(vec![Problem { key: "rooms.calendar".into(), value: None, origin, allowed }])
+        })
+    }
 }
 
 fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -358,10 +380,19 @@ impl<'a> Reader<'a> {
 
     fn rooms(&mut self) -> Option<Rooms> {
         let profiles = self.read("rooms.profiles", "empty, or a folder", Some::<String>);
+        let calendar = self.read("rooms.calendar", "empty, or a file", Some::<String>);
+        let capacity = self.read("rooms.capacity", "a whole number from 0 to 100000; 0: no limit", |most: u32| {
+            (most <= 100_000).then_some(Some(most).filter(|most| *most > 0))
+        });
         let version = self.read("rooms.consent_text_version", "1 to 32 characters", |text: String| {
             (1..=32).contains(&text.chars().count()).then_some(text)
         });
-        Some(Rooms { profiles: given(profiles?).map(PathBuf::from), consent_text_version: version? })
+        Some(Rooms {
+            profiles: given(profiles?).map(PathBuf::from),
+            calendar: given(calendar?).map(PathBuf::from),
+            capacity: capacity?,
+            consent_text_version: version?,
+        })
     }
 
     fn log(&mut self) -> Option<Log> {
@@ -484,6 +515,7 @@ mod tests {
         assert!(config.sfu().workers >= 1, "0 means as many as cores");
         assert!(config.recorder().folder.ends_with("data/recordings"));
         assert_eq!(config.profiles().unwrap().len(), 2);
+        assert!(config.calendar().unwrap().is_none() && config.rooms.capacity.is_none(), "any time may be booked");
     }
 
     #[test]
@@ -545,6 +577,29 @@ mod tests {
         std::fs::write(folder.path().join("c.toml"), "name = 3").unwrap();
         let problems = sources.read().unwrap().profiles().unwrap_err().to_string();
         assert!(problems.contains("c.toml"), "{problems}");
+    }
+
+    #[test]
+    fn a_wrong_calendar_is_a_problem_that_names_its_file_its_key_and_what_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hours.toml");
+        let sources = Sources::new(None).with("rooms.calendar", &file.display().to_string());
+        let problems = || sources.read().unwrap().calendar().unwrap_err().to_string();
+        assert!(problems().contains("hours.toml"), "{}", problems());
+        let shipped = include_str!("../config/calendar.toml");
+        std::fs::write(&file, shipped.replacen("\"delega\"", "\"delgea\"", 1)).unwrap();
+        let text = problems();
+        for expected in ["rooms.calendar (", "opening[0].profile = \"delgea\"", "one of delega, videochiamata"] {
+            assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+        }
+        std::fs::write(&file, shipped).unwrap();
+        assert!(sources.read().unwrap().calendar().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_capacity_beyond_reason_is_refused() {
+        let text = problems(&[("rooms.capacity", 100_001.into())]);
+        assert!(text.contains("rooms.capacity = 100001") && text.contains("0 to 100000"), "{text}");
     }
 
     #[test]

@@ -64,3 +64,11 @@ id! {
     /// One media connection of one participant: a re-join is a new one.
     ConnectionId
 }
+id! {
+    /// One API key.
+    KeyId
+}
+id! {
+    /// One webhook or text message: the same at every attempt.
+    MessageId
+}

@@ -22,6 +22,7 @@
 //! |---|---|---|
 //! | [`clock`], [`id`], [`media`] | the vocabulary; only `clock` reads time | nothing |
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
+//! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
@@ -37,6 +38,7 @@
 //! `use crate::` lines and holds this table true.
 
 pub mod api;
+pub mod calendar;
 pub mod clock;
 pub mod config;
 pub mod control;

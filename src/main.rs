@@ -213,7 +213,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn check_config(sources: &Sources) -> ExitCode {
-    match sources.read().and_then(|config| config.profiles()) {
+    match sources.read().and_then(|config| config.profiles().and_then(|_| config.calendar())) {
         Ok(_) => {
             say("ok");
             ExitCode::SUCCESS

@@ -105,6 +105,11 @@ impl Kind {
         Self("recording-incomplete", StatusCode::CONFLICT, "The recording has a hole");
     pub const EXTENSION_TOO_LONG: Self =
         Self("extension-too-long", StatusCode::CONFLICT, "The document extension is too long");
+    pub const EXTENSION_NOT_LONGER: Self =
+        Self("extension-not-longer", StatusCode::CONFLICT, "The document extension is only made longer");
+    pub const STILL_INSIDE: Self = Self("still-inside", StatusCode::CONFLICT, "Still in the room");
+    pub const ALREADY_BOOKED: Self =
+        Self("already-booked", StatusCode::CONFLICT, "The new participant is already booked");
     pub const CANNOT_ATTEST: Self = Self("cannot-attest", StatusCode::CONFLICT, "This cannot be attested");
     pub const TOO_LARGE: Self = Self("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large");
     pub const UNSUPPORTED_MEDIA_TYPE: Self =
@@ -197,6 +202,9 @@ impl From<Refusal> for Problem {
             Refusal::PresenceTooShort(_) => Kind::PRESENCE_TOO_SHORT,
             Refusal::RecordingIncomplete => Kind::RECORDING_INCOMPLETE,
             Refusal::ExtensionTooLong(_) => Kind::EXTENSION_TOO_LONG,
+            Refusal::ExtensionNotLonger(_) => Kind::EXTENSION_NOT_LONGER,
+            Refusal::StillInside => Kind::STILL_INSIDE,
+            Refusal::AlreadyBooked => Kind::ALREADY_BOOKED,
             Refusal::CannotAttest(_) => Kind::CANNOT_ATTEST,
             Refusal::BadTimes => Kind::BAD_TIMES,
         };

@@ -20,9 +20,10 @@ use crate::clock::Now;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording;
+use crate::room::ledger::{self, Head};
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
-use crate::store::{Appointment, Change, Hash, Person, Record, Secret};
+use crate::store::{self, Appointment, Change, Hash, Person, Record, Secret};
 
 /// How often a live room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
 /// every live room, longer lets media flow longer after the last acknowledgement.
@@ -64,6 +65,8 @@ pub(super) struct Actor<M, R> {
     shared: Arc<Shared<M, R>>,
     inbox: mpsc::Receiver<Ask>,
     room: Room,
+    /// Where the room's ledger stands.
+    head: Head,
     appointment: Appointment,
     stage: Stage<M, R>,
     subscribers: Vec<Subscriber>,
@@ -78,6 +81,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         shared: Arc<Shared<M, R>>,
         inbox: mpsc::Receiver<Ask>,
         room: Room,
+        head: Head,
         appointment: Appointment,
     ) -> Self {
         let stage = Stage::new(room.id(), Arc::clone(&shared));
@@ -85,6 +89,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             shared,
             inbox,
             room,
+            head,
             appointment,
             stage,
             subscribers: Vec::new(),

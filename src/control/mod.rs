@@ -254,10 +254,14 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::WithdrawAttestation { .. }
             | Command::SetFeature { .. }
             | Command::Conclude { .. }
+            | Command::Extend { .. }
             | Command::Cancel
             | Command::Reschedule { .. } => {}
             Command::TryCode { .. }
             | Command::ReissueCode { .. }
+            | Command::Replace { .. }
+            | Command::MessageSent { .. }
+            | Command::MessageFailed { .. }
             | Command::Connected { .. }
             | Command::Disconnected { .. }
             | Command::SourceChanged { .. }

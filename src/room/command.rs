@@ -22,6 +22,16 @@ pub enum Command {
         /// Whose code.
         participant: ParticipantId,
     },
+    /// The gateway took the message with the code.
+    MessageSent {
+        /// Whose code.
+        participant: ParticipantId,
+    },
+    /// The message with the code could not be delivered, and is not tried again.
+    MessageFailed {
+        /// Whose code.
+        participant: ParticipantId,
+    },
     /// The recording notice was read and agreed to.
     Consent {
         /// Who agreed.
@@ -81,6 +91,18 @@ pub enum Command {
         outcome: Outcome,
         /// Hours in which documents may still be handed in; 0: none.
         extension_hours: u16,
+    },
+    /// The operator gives more time for documents.
+    Extend {
+        /// Hours in which documents may be handed in, counted from the conclusion.
+        hours: u16,
+    },
+    /// Another person takes a booked one's role.
+    Replace {
+        /// Who was booked.
+        participant: ParticipantId,
+        /// Who comes in their place.
+        by: ParticipantId,
     },
     /// The booking is withdrawn.
     Cancel,
@@ -181,7 +203,7 @@ pub enum Refusal {
     #[error("there is no such participant in this room")]
     UnknownParticipant,
     /// The room's phase does not allow it.
-    #[error("not possible while the room is {0:?}")]
+    #[error("not possible while the room is {0}")]
     WrongPhase(Phase),
     /// The admission window is not open yet.
     #[error("too early: admission opens at {0}")]
@@ -217,7 +239,7 @@ pub enum Refusal {
     #[error("the profile does not allow this outcome")]
     OutcomeNotAllowed,
     /// `granted` needs the presence rule to hold now.
-    #[error("the presence rule does not hold: {0:?} missing")]
+    #[error("the presence rule does not hold: {} missing", names(.0))]
     PresenceMissing(Vec<Role>),
     /// `granted` needs longer unbroken presence.
     #[error("the presence rule must hold {0} more seconds")]
@@ -228,10 +250,24 @@ pub enum Refusal {
     /// More hours than the profile allows.
     #[error("the extension is longer than {0} hours")]
     ExtensionTooLong(u16),
+    /// The extension lasts at least as long already: it is only made longer.
+    #[error("the extension already lasts until {0}")]
+    ExtensionNotLonger(Timestamp),
+    /// Someone in the room is not replaced: they are sent back or removed first.
+    #[error("still in the room: send them back or remove them first")]
+    StillInside,
+    /// Whoever is to come in another's place is booked already.
+    #[error("the new participant is already booked into this room")]
+    AlreadyBooked,
     /// An attestation names someone who cannot be attested, or a device that is not in the room.
     #[error("cannot attest: {0}")]
     CannotAttest(&'static str),
     /// The new times make no sense.
     #[error("the end must come after the start, and the start lie ahead")]
     BadTimes,
+}
+
+/// Roles as people read them, one after the other.
+fn names(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ")
 }

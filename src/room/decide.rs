@@ -1,8 +1,11 @@
 //! What follows from a command: who may do it, what happens, what the world must be made to do.
 
+use std::cmp::Ordering;
+use std::time::Duration;
+
 use super::event::whole_millis;
-use super::person::Standing;
-use super::presence::{Presence, millis};
+use super::person::{MessageState, Standing};
+use super::presence::{Presence, later, millis};
 use super::state::{Flow, Room, State};
 use super::{Command, Decision, Effect, Entry, Event, Feature, Outcome, Phase, Place, Refusal, Role, SuspendReason};
 use crate::clock::{MonoTime, Now};
@@ -43,6 +46,8 @@ impl Draft<'_> {
         match command {
             Command::TryCode { participant, right } => self.try_code(participant, right),
             Command::ReissueCode { participant } => self.reissue_code(participant),
+            Command::MessageSent { participant } => self.message_sent(participant),
+            Command::MessageFailed { participant } => self.message_failed(participant),
             Command::Consent { participant, text_version } => self.consent(participant, text_version),
             Command::EnterWaiting { participant } => self.enter_waiting(participant),
             Command::Leave { participant } => self.leave(participant),
@@ -54,6 +59,8 @@ impl Draft<'_> {
             Command::WithdrawAttestation { participant } => self.withdraw_attestation(participant),
             Command::SetFeature { feature, on } => self.set_feature(feature, on),
             Command::Conclude { outcome, extension_hours } => self.conclude(outcome, extension_hours),
+            Command::Extend { hours } => self.extend(hours),
+            Command::Replace { participant, by } => self.replace(participant, by),
             Command::Cancel => self.cancel(),
             Command::Reschedule { start, end } => self.reschedule(start, end),
             Command::Connected { participant, connection } => self.connected(participant, connection),
@@ -104,6 +111,22 @@ impl Draft<'_> {
             return Err(Refusal::Removed);
         }
         self.emit(Event::CodeReissued { participant });
+        Ok(())
+    }
+
+    fn message_sent(&mut self, participant: ParticipantId) -> Result<(), Refusal> {
+        let person = self.room.person(participant).ok_or(Refusal::UnknownParticipant)?;
+        if !matches!(person.message, Some(MessageState::Sent { .. })) {
+            self.emit(Event::CodeSent { participant });
+        }
+        Ok(())
+    }
+
+    fn message_failed(&mut self, participant: ParticipantId) -> Result<(), Refusal> {
+        let person = self.room.person(participant).ok_or(Refusal::UnknownParticipant)?;
+        if !matches!(person.message, Some(MessageState::Failed { .. })) {
+            self.emit(Event::CodeNotSent { participant });
+        }
         Ok(())
     }
 
@@ -270,6 +293,23 @@ impl Draft<'_> {
         Ok(())
     }
 
+    fn extend(&mut self, hours: u16) -> Result<(), Refusal> {
+        let State::Extended { concluded, until, .. } = self.room.state else {
+            return Err(Refusal::WrongPhase(self.room.phase()));
+        };
+        let longest = self.room.profile.longest_extension_hours;
+        if hours > longest {
+            return Err(Refusal::ExtensionTooLong(longest));
+        }
+        let longer = later(concluded, Duration::from_hours(hours.into()));
+        match longer.cmp(&until) {
+            Ordering::Less => return Err(Refusal::ExtensionNotLonger(until)),
+            Ordering::Equal => {}
+            Ordering::Greater => self.emit(Event::Extended { until: longer }),
+        }
+        Ok(())
+    }
+
     // ---- The booking
 
     fn cancel(&mut self) -> Result<(), Refusal> {
@@ -278,6 +318,22 @@ impl Draft<'_> {
             State::Cancelled => {}
             _ => return Err(Refusal::WrongPhase(self.room.phase())),
         }
+        Ok(())
+    }
+
+    fn replace(&mut self, participant: ParticipantId, by: ParticipantId) -> Result<(), Refusal> {
+        let (place, _) = self.place_of(participant)?;
+        self.not_concluded()?;
+        if place == Place::Inside {
+            return Err(Refusal::StillInside);
+        }
+        if self.room.person(by).is_some() {
+            return Err(Refusal::AlreadyBooked);
+        }
+        // The operator vouched for someone else.
+        self.end_attestation(participant);
+        self.emit(Event::Replaced { participant, by });
+        self.effects.extend([Effect::Disconnect(participant), Effect::EndSession(participant)]);
         Ok(())
     }
 

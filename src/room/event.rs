@@ -58,6 +58,10 @@ pub enum Event {
     CodeAccepted { participant: ParticipantId },
     /// A new code was issued.
     CodeReissued { participant: ParticipantId },
+    /// The gateway took the message with the code.
+    CodeSent { participant: ParticipantId },
+    /// The message with the code could not be delivered.
+    CodeNotSent { participant: ParticipantId },
     /// The recording notice was agreed to.
     ConsentGiven { participant: ParticipantId, text_version: String },
     /// The person waits to be let in.
@@ -72,6 +76,8 @@ pub enum Event {
     Left { participant: ParticipantId },
     /// The operator removed the person.
     Removed { participant: ParticipantId },
+    /// Another person, `by`, took the booked one's role and place in the list.
+    Replaced { participant: ParticipantId, by: ParticipantId },
     /// A media connection stands.
     Connected { participant: ParticipantId, connection: ConnectionId },
     /// A media connection is gone; `silent_ms`: how long before this entry its last packet came.
@@ -102,6 +108,8 @@ pub enum Event {
     Suspended { reason: SuspendReason },
     /// The meeting is over.
     Concluded { outcome: Outcome, by_operator: bool, extension_hours: u16 },
+    /// Documents may be handed in for longer.
+    Extended { until: Timestamp },
     /// The document extension, or the room, is over.
     Closed,
     /// The node came up again: all connections are gone and the monotonic clock starts anew. Not written while the

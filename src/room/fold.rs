@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::event::whole_millis;
-use super::person::{Attestation, Connection, Consent, Person, Standing};
+use super::person::{Attestation, Connection, Consent, MessageState, Person, Standing};
 use super::presence::{Presence, earlier, later};
 use super::state::{Flow, Integrity, Meeting, Room, State};
 use super::{Entry, Event, Profile, Role};
@@ -34,13 +34,13 @@ pub enum BookingError {
     #[error("the end must come after the start and lie ahead")]
     BadTimes,
     /// A role that the profile requires has nobody.
-    #[error("the profile requires a participant with the role {0:?}")]
+    #[error("the profile requires a participant with the role {0}")]
     RoleMissing(Role),
     /// The profile has no use for a role.
-    #[error("the profile has no role {0:?}")]
+    #[error("the profile has no role {0}")]
     RoleUnknown(Role),
     /// Two people in a role that only one can have.
-    #[error("only one participant can have the role {0:?}")]
+    #[error("only one participant can have the role {0}")]
     RoleTwice(Role),
 }
 
@@ -129,7 +129,12 @@ impl Room {
             }
             Event::Concluded { outcome, extension_hours, .. } => {
                 let until = later(now.wall, Duration::from_hours(u64::from(*extension_hours)));
-                self.end_with(now, State::Extended { outcome: *outcome, until });
+                self.end_with(now, State::Extended { outcome: *outcome, concluded: now.wall, until });
+            }
+            Event::Extended { until: later } => {
+                if let State::Extended { until, .. } = &mut self.state {
+                    *until = *later;
+                }
             }
             Event::Closed => {
                 if let Some(outcome) = self.outcome() {
@@ -165,9 +170,17 @@ impl Room {
             }
             Event::Suspended { reason } => self.set_flow(Flow::Suspended { reason: reason.clone() }),
             Event::NodeRestarted => self.restart(now),
+            Event::Replaced { participant, by } => {
+                let attempts = self.profile.code_attempts;
+                if let Some(person) = self.person_mut(*participant) {
+                    *person = Person::booked(*by, person.role, attempts);
+                }
+            }
             Event::CodeRejected { participant, .. }
             | Event::CodeAccepted { participant }
             | Event::CodeReissued { participant }
+            | Event::CodeSent { participant }
+            | Event::CodeNotSent { participant }
             | Event::ConsentGiven { participant, .. }
             | Event::EnteredWaiting { participant }
             | Event::LetIn { participant }
@@ -287,7 +300,12 @@ impl Person {
     fn apply(&mut self, event: &Event, now: Now, at: MonoTime, attempts: u8) {
         match event {
             Event::CodeRejected { attempts_left, .. } => self.attempts_left = *attempts_left,
-            Event::CodeReissued { .. } => self.attempts_left = attempts,
+            Event::CodeReissued { .. } => {
+                self.attempts_left = attempts;
+                self.message = None;
+            }
+            Event::CodeSent { .. } => self.message = Some(MessageState::Sent { at: now.wall }),
+            Event::CodeNotSent { .. } => self.message = Some(MessageState::Failed { at: now.wall }),
             // Anyone further in stays there: the code gave a new session, on another device.
             Event::CodeAccepted { .. } if self.standing == Standing::Expected => self.standing = Standing::Admitted,
             Event::ConsentGiven { text_version, .. } => {

@@ -25,7 +25,7 @@ mod state;
 pub use command::{Command, Deadline, Decision, Effect, Refusal};
 pub use event::{Entry, Event, SuspendReason};
 pub use fold::{Appointment, BookingError, ReplayError};
-pub use person::{Consent, Person, Place};
+pub use person::{Consent, MessageState, Person, Place};
 pub use presence::PresenceInterval;
 pub use profile::{Feature, Outcome, Phase, Profile, ProfileError, Role};
 pub use state::{Recording, Room};

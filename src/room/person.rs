@@ -37,12 +37,28 @@ pub struct Consent {
     pub at: Timestamp,
 }
 
+/// What became of the message that carries a person's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageState {
+    /// The gateway took it.
+    Sent {
+        /// When it was told.
+        at: Timestamp,
+    },
+    /// It could not be delivered, and is not tried again.
+    Failed {
+        /// When it was given up.
+        at: Timestamp,
+    },
+}
+
 /// One person booked into the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub(super) id: ParticipantId,
     pub(super) role: Role,
     pub(super) attempts_left: u8,
+    pub(super) message: Option<MessageState>,
     pub(super) consent: Option<Consent>,
     pub(super) standing: Standing,
     pub(super) attestation: Option<Attestation>,
@@ -84,6 +100,7 @@ impl Person {
             id,
             role,
             attempts_left: attempts,
+            message: None,
             consent: None,
             standing: Standing::Expected,
             attestation: None,
@@ -123,6 +140,11 @@ impl Person {
     /// Wrong codes that they still have until theirs is locked.
     pub fn attempts_left(&self) -> u8 {
         self.attempts_left
+    }
+
+    /// What became of the message with their code; `None`: nothing is known of one since the code was issued.
+    pub fn message(&self) -> Option<MessageState> {
+        self.message
     }
 
     /// Their consent to the recording.

@@ -1,6 +1,6 @@
 //! What kind of service a room follows, and the domain's fixed words.
 
-use std::fmt::Debug;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -25,6 +25,25 @@ pub enum Role {
     Citizen,
     /// Anyone else the booking names; never required.
     Guest,
+}
+
+impl Role {
+    /// The word for it, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Delegato => "delegato",
+            Self::Delegante => "delegante",
+            Self::Citizen => "citizen",
+            Self::Guest => "guest",
+        }
+    }
+}
+
+impl Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Where a room stands (DOMAIN.md, «Phases of a room»).
@@ -52,6 +71,29 @@ pub enum Phase {
     Expired,
 }
 
+impl Phase {
+    /// The word for it, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Waiting => "waiting",
+            Self::Live => "live",
+            Self::Suspended => "suspended",
+            Self::Concluded => "concluded",
+            Self::Extended => "extended",
+            Self::Closed => "closed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// How a meeting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +107,24 @@ pub enum Outcome {
     Served,
     /// The meeting did not come to an end.
     Incomplete,
+}
+
+impl Outcome {
+    /// The word for it, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+            Self::Served => "served",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What the operator can switch on in a room.
@@ -196,18 +256,22 @@ impl Profile {
 fn ensure(
     holds: bool,
     key: &str,
-    value: &(impl Debug + ?Sized),
+    value: &(impl Serialize + ?Sized),
     allowed: impl FnOnce() -> String,
 ) -> Result<(), ProfileError> {
     if holds {
         Ok(())
     } else {
-        Err(ProfileError { key: key.into(), value: Some(format!("{value:?}")), allowed: allowed() })
+        Err(ProfileError { key: key.into(), value: serde_json::to_string(value).ok(), allowed: allowed() })
     }
 }
 
-fn within<T: PartialOrd + Debug + Copy>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ProfileError> {
-    ensure(allowed.contains(&value), key, &value, || format!("{:?} to {:?}", allowed.start(), allowed.end()))
+fn within<T: PartialOrd + Display + Serialize + Copy>(
+    key: &str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Result<(), ProfileError> {
+    ensure(allowed.contains(&value), key, &value, || format!("{} to {}", allowed.start(), allowed.end()))
 }
 
 fn all_different<T: PartialEq>(values: &[T]) -> bool {

@@ -40,7 +40,7 @@ pub(super) enum State {
     Waiting,
     Open(Meeting),
     Concluded { outcome: Outcome },
-    Extended { outcome: Outcome, until: Timestamp },
+    Extended { outcome: Outcome, concluded: Timestamp, until: Timestamp },
     Closed { outcome: Outcome },
     Cancelled,
     Expired,

@@ -3,16 +3,23 @@
 //! The surface is the domain's operations, not SQL. A room's ledger entries and the rows that change with them are
 //! written in one transaction, and are on disk when the call returns.
 
+mod access;
+mod database;
+mod outbox;
 mod private;
-mod sqlite;
+mod rooms;
+mod row;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
+pub use database::Store;
 pub use private::{Personal, Secret};
-pub use sqlite::Store;
-pub use types::{Appointment, Change, Hash, Owner, Person, Record, Scope, StoredOriginal};
+pub use types::{
+    Answer, ApiKey, Appointment, Booked, Change, Fits, Hash, Message, MessageKind, MessageState, NewMessage, NewRoom,
+    Owner, Person, Record, RoomFilter, RoomRow, Scope, StoredOriginal, Taken,
+};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -26,4 +33,10 @@ pub enum Error {
     /// A stored value is not what was written. The disk's fault, or somebody's.
     #[error("a stored {0} is not what was written")]
     Corrupt(&'static str),
+    /// A room's ledger was continued by somebody else: this node does not run the room any more.
+    #[error("a room's ledger was continued by somebody else")]
+    Outrun,
+    /// There is no room at that time. The caller's fault, and the only error here that is.
+    #[error("no room at that time")]
+    Full,
 }

@@ -9,16 +9,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("media", &[]),
     ("room", &[]),
+    ("calendar", &[]),
     ("rtp", &[]),
     ("sfu", &["rtp"]),
     ("recording", &["rtp"]),
     ("store", &["room", "recording"]),
-    ("control", &["room", "rtp", "sfu", "recording", "store"]),
+    ("control", &["room", "calendar", "rtp", "sfu", "recording", "store"]),
     ("api", &["room", "control"]),
     ("web", &["api"]),
-    ("config", &["room", "sfu", "recording"]),
+    ("config", &["room", "calendar", "sfu", "recording"]),
     ("telemetry", &["config"]),
-    ("node", &["room", "rtp", "sfu", "recording", "store", "control", "api", "web", "config", "telemetry"]),
+    ("node", &["room", "calendar", "rtp", "sfu", "recording", "store", "control", "api", "web", "config", "telemetry"]),
 ];
 
 /// What every part may use; these may use each other.

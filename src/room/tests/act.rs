@@ -33,8 +33,8 @@ fn a_profile_error_names_key_value_and_what_is_allowed() {
     assert!(error("code_attempts = 5", "code_attempts = 5\ncolour = 1").starts_with("colour: allowed: one of name, "));
     assert!(error("code_attempts = 5", "code_attempts = \"many\"").contains("code_attempts = string \"many\""));
     assert!(error("\"delegante\"]", "\"cittadino\"]").contains("\"cittadino\": allowed: one of operator, "));
-    assert!(error("[\"operator\", ", "[").contains("required = [Delegato, Delegante]"));
-    assert!(error(", \"incomplete\"]", "]").starts_with("outcomes = [Granted, Refused]"));
+    assert!(error("[\"operator\", ", "[").contains("required = [\"delegato\",\"delegante\"]"));
+    assert!(error(", \"incomplete\"]", "]").starts_with("outcomes = [\"granted\",\"refused\"]"));
     assert!(error("minimum_presence_seconds = 60", "minimum_presence_seconds = 1801").ends_with("0 to 1800"));
     assert!(error("slot_minutes = 30", "slot_minutes = = 30").contains("a TOML file"));
 }
@@ -130,6 +130,46 @@ fn an_extension_lasts_its_hours_and_then_ends_every_session() {
     world.pass(seconds(1));
     assert_eq!(world.phase(), Phase::Closed);
     assert_eq!(world.effects.iter().filter(|effect| matches!(effect, Effect::EndSession(_))).count(), 4);
+}
+
+#[test]
+fn an_extension_is_made_longer_counted_from_the_conclusion_and_never_shorter() {
+    let mut world = World::live();
+    assert_eq!(world.refused(Command::Extend { hours: 24 }), Refusal::WrongPhase(Phase::Live));
+    world.conclude(Outcome::Incomplete, 24);
+    world.pass(seconds(10 * 3_600));
+    let until = wall("2026-01-15T09:00:00Z");
+    assert_eq!(world.ok(Command::Extend { hours: 48 }).events, [Event::Extended { until }]);
+    assert_eq!(world.room.extension_until(), Some(until));
+    assert_eq!(world.ok(Command::Extend { hours: 48 }).events, [], "twice is once");
+    assert_eq!(world.refused(Command::Extend { hours: 47 }), Refusal::ExtensionNotLonger(until));
+    assert_eq!(world.refused(Command::Extend { hours: 73 }), Refusal::ExtensionTooLong(72));
+    world.restart(seconds(3_600));
+    assert_eq!(world.room.extension_until(), Some(until));
+    world.until("2026-01-15T09:00:00Z");
+    assert_eq!(world.phase(), Phase::Closed);
+    assert_eq!(world.refused(Command::Extend { hours: 72 }), Refusal::WrongPhase(Phase::Closed));
+}
+
+#[test]
+fn a_refusal_speaks_in_the_domains_words() {
+    let missing = Refusal::PresenceMissing(vec![Role::Delegato, Role::Delegante]);
+    assert_eq!(missing.to_string(), "the presence rule does not hold: delegato, delegante missing");
+    assert_eq!(Refusal::WrongPhase(Phase::Live).to_string(), "not possible while the room is live");
+    let twice = BookingError::RoleTwice(Role::Operator);
+    assert_eq!(twice.to_string(), "only one participant can have the role operator");
+    for role in [Role::Operator, Role::Delegato, Role::Delegante, Role::Citizen, Role::Guest] {
+        assert_eq!(serde_json::to_value(role).unwrap(), role.name());
+    }
+    for phase in [Phase::Scheduled, Phase::Waiting, Phase::Live, Phase::Suspended, Phase::Concluded] {
+        assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
+    }
+    for phase in [Phase::Extended, Phase::Closed, Phase::Cancelled, Phase::Expired] {
+        assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
+    }
+    for outcome in [Outcome::Granted, Outcome::Refused, Outcome::Served, Outcome::Incomplete] {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
+    }
 }
 
 #[test]

@@ -70,6 +70,63 @@ fn a_booking_is_not_moved_into_the_past_nor_once_it_is_open() {
 }
 
 #[test]
+fn another_person_takes_a_booked_ones_role_with_a_code_of_their_own() {
+    let mut world = World::waiting();
+    let participant = world.id(DELEGANTE);
+    world.handle(Command::TryCode { participant, right: false });
+    let by = crate::id::ParticipantId::new(world.now.wall);
+    let decision = world.ok(Command::Replace { participant, by });
+    assert_eq!(decision.events, [Event::Replaced { participant, by }]);
+    assert_eq!(decision.effects, [Effect::Disconnect(participant), Effect::EndSession(participant)]);
+    assert_eq!(world.room.person(participant), None);
+    let person = &world.room.people()[DELEGANTE];
+    assert_eq!((person.id(), person.role(), person.place()), (by, Role::Delegante, Place::Expected));
+    assert_eq!((person.attempts_left(), person.consent()), (5, None));
+    assert_eq!(world.refused(Command::EnterWaiting { participant }), Refusal::UnknownParticipant);
+    assert_eq!(world.refused(Command::EnterWaiting { participant: by }), Refusal::NotAdmitted);
+    world.people[DELEGANTE] = by;
+    world.enter(DELEGANTE);
+}
+
+#[test]
+fn whoever_is_inside_is_not_replaced_and_whoever_was_removed_may_be() {
+    let mut world = World::live();
+    let participant = world.id(DELEGANTE);
+    let by = crate::id::ParticipantId::new(world.now.wall);
+    let replace = Command::Replace { participant, by };
+    assert_eq!(world.refused(replace.clone()), Refusal::StillInside);
+    let twice = Command::Replace { participant: world.id(GUEST), by: participant };
+    assert_eq!(world.refused(twice), Refusal::AlreadyBooked);
+    world.ok(Command::Remove { participant });
+    world.ok(replace.clone());
+    assert_eq!(world.refused(replace), Refusal::UnknownParticipant, "they are gone");
+    world.people[DELEGANTE] = by;
+    world.pass(seconds(11));
+    assert_eq!(world.room.suspended(), Some(absent(&[Role::Delegante])));
+    world.enter(DELEGANTE);
+    world.admit(DELEGANTE);
+    world.join(DELEGANTE);
+    assert_eq!(world.phase(), Phase::Live);
+    world.conclude(Outcome::Incomplete, 1);
+    let late = Command::Replace { participant: world.id(GUEST), by: participant };
+    assert_eq!(world.refused(late), Refusal::WrongPhase(Phase::Extended));
+}
+
+#[test]
+fn an_attestation_is_for_the_one_who_was_seen_not_for_who_comes_instead() {
+    let mut world = World::live();
+    let (participant, beside) = (world.id(DELEGANTE), world.id(DELEGATO));
+    world.ok(Command::Leave { participant });
+    world.ok(Command::Attest { participant, beside });
+    let by = crate::id::ParticipantId::new(world.now.wall);
+    let decision = world.ok(Command::Replace { participant, by });
+    assert_eq!(decision.events, [Event::AttestationWithdrawn { participant }, Event::Replaced { participant, by }]);
+    assert_eq!(world.room.missing(), [Role::Delegante]);
+    world.pass(seconds(10));
+    assert_eq!(world.room.suspended(), Some(absent(&[Role::Delegante])));
+}
+
+#[test]
 fn a_booking_is_withdrawn_until_the_operator_opens() {
     let mut world = World::waiting();
     assert_eq!(world.ok(Command::Cancel).effects, [Effect::CloseMedia]);
@@ -97,6 +154,25 @@ fn a_room_whose_window_passed_while_the_node_was_down_expires() {
 }
 
 // ---- Codes
+
+#[test]
+fn what_became_of_the_message_with_the_code_is_kept_until_a_new_code_is_issued() {
+    let mut world = World::delega();
+    let participant = world.id(DELEGATO);
+    let message = |world: &World| world.room.person(participant).unwrap().message();
+    assert_eq!(message(&world), None);
+    assert_eq!(world.ok(Command::MessageSent { participant }).events, [Event::CodeSent { participant }]);
+    assert_eq!(message(&world), Some(MessageState::Sent { at: world.now.wall }));
+    assert_eq!(world.ok(Command::MessageSent { participant }).events, [], "twice is once");
+    world.ok(Command::ReissueCode { participant });
+    assert_eq!(message(&world), None);
+    world.ok(Command::Cancel);
+    assert_eq!(world.ok(Command::MessageFailed { participant }).events, [Event::CodeNotSent { participant }]);
+    assert_eq!(message(&world), Some(MessageState::Failed { at: world.now.wall }));
+    let stranger = crate::id::ParticipantId::new(world.now.wall);
+    assert_eq!(world.refused(Command::MessageSent { participant: stranger }), Refusal::UnknownParticipant);
+    assert_eq!(world.refused(Command::MessageFailed { participant: stranger }), Refusal::UnknownParticipant);
+}
 
 #[test]
 fn a_code_typed_too_early_is_no_attempt_lost() {
