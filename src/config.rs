@@ -3,18 +3,21 @@
 //! Every key stands in `config/default.toml`, so that file is also the list of known keys. Reading goes on past the
 //! first wrong value: [`Problems`] names them all.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::providers::{Env, Format, Toml};
 use figment::value::Value;
 use figment::{Figment, Metadata};
+use reqwest::Url;
 use serde::de::DeserializeOwned;
 
 use crate::calendar::Calendar;
+use crate::api::{limits, oidc};
 use crate::recording::RecorderConfig;
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
@@ -29,6 +32,8 @@ const REDACTED: &str = "…";
 pub struct Config {
     /// Pages, REST and events.
     pub http: Http,
+    /// Whose bearer tokens are taken besides API keys.
+    pub oidc: Option<oidc::Settings>,
     /// The media workers.
     pub media: Media,
     /// What is kept, and where.
@@ -48,6 +53,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// What join links begin with; `None`: `http://` and the address that was bound.
     pub public_url: Option<String>,
+    /// How often one address may ask, and which proxies are believed about addresses.
+    pub limits: limits::Settings,
 }
 
 /// Section `media`.
@@ -311,16 +318,17 @@ impl<'a> Reader<'a> {
     fn config(mut self) -> Result<Config, Problems> {
         self.refuse_unknown_keys();
         let http = self.http();
+        let oidc = self.oidc();
         let media = self.media();
         let storage = self.storage();
         let recording = self.recording();
         let rooms = self.rooms();
         let log = self.log();
-        match (http, media, storage, recording, rooms, log) {
-            (Some(http), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
+        match (http, oidc, media, storage, recording, rooms, log) {
+            (Some(http), Some(oidc), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
                 if self.problems.is_empty() =>
             {
-                Ok(Config { http, media, storage, recording, rooms, log })
+                Ok(Config { http, oidc, media, storage, recording, rooms, log })
             }
             _ => Err(Problems(self.problems)),
         }
@@ -342,7 +350,60 @@ impl<'a> Reader<'a> {
                 }
             },
         );
-        Some(Http { listen: listen?, public_url: public_url? })
+        let limits = self.limits();
+        Some(Http { listen: listen?, public_url: public_url?, limits: limits? })
+    }
+
+    fn limits(&mut self) -> Option<limits::Settings> {
+        let allowed = "a list of IP addresses and networks, e.g. [\"10.20.0.0/16\"]";
+        let trusted_proxies = self.read("http.trusted_proxies", allowed, |list: Vec<String>| {
+            list.iter().map(|text| text.parse().ok()).collect()
+        });
+        let per_minute = self.allowance("http.join_per_minute");
+        let burst = self.allowance("http.join_burst");
+        let wrong = self.allowance("http.wrong_tokens_per_minute");
+        Some(limits::Settings {
+            trusted_proxies: trusted_proxies?,
+            joins: limits::Rate { per_minute: per_minute?, burst: burst? },
+            wrong_tokens: limits::Rate { per_minute: wrong?, burst: wrong? },
+        })
+    }
+
+    fn allowance(&mut self, key: &str) -> Option<NonZeroU32> {
+        let number = self.range(key, 1, 1_000_000)?;
+        NonZeroU32::new(u32::try_from(number).ok()?)
+    }
+
+    /// `Some(None)`: no issuer.
+    fn oidc(&mut self) -> Option<Option<oidc::Settings>> {
+        let issuer = self.read("oidc.issuer", "empty, or an address with https (http on this machine)", |text: String| {
+            if text.is_empty() {
+                return Some(None);
+            }
+            let is_right = Url::parse(&text).is_ok_and(|url| oidc::is_safe(&url) && url.query().is_none());
+            is_right.then_some(Some(text))
+        })?;
+        let Some(issuer) = issuer else { return Some(None) };
+        let some = |text: String| given(text);
+        let audience = self.read("oidc.audience", "what the issuer's tokens for this server name in `aud`", some);
+        let jwks_url =
+            self.read("oidc.jwks_url", "empty, or an address with https (http on this machine)", |text: String| {
+                if text.is_empty() {
+                    return Some(None);
+                }
+                Url::parse(&text).ok().filter(oidc::is_safe).map(Some)
+            });
+        let claim = self.read("oidc.claim", "a claim's name, e.g. \"realm_access.roles\"", some);
+        let allowed = "a table of at least one word with what it allows (booking, operator, compliance or metrics), \
+                       e.g. { \"sportello-booking\" = \"booking\" }";
+        let scopes = self.read("oidc.scopes", allowed, |scopes: BTreeMap<_, _>| Some(scopes).filter(|map| !map.is_empty()));
+        Some(Some(oidc::Settings {
+            issuer,
+            audience: audience?,
+            jwks_url: jwks_url?,
+            claim: claim?,
+            scopes: scopes?,
+        }))
     }
 
     fn media(&mut self) -> Option<Media> {
@@ -496,6 +557,10 @@ fn written(key: &str, value: &Value) -> String {
     {
         return format!("\"{scheme}://{REDACTED}@{host}\"");
     }
+    if let Some(table) = value.as_dict() {
+        let entries: Vec<_> = table.iter().map(|(name, value)| format!("{name:?} = {}", written(key, value))).collect();
+        return if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) };
+    }
     // JSON's strings, numbers, booleans and lists are TOML's.
     serde_json::to_string(value).unwrap_or_else(|_| REDACTED.into())
 }
@@ -537,7 +602,7 @@ mod tests {
             "recording.thread (",
             "no such key; there are folder, longest_silence_ms, threads",
             "recorder (",
-            "no such section; there are http, log, media, recording, rooms, storage",
+            "no such section; there are http, log, media, oidc, recording, rooms, storage",
             "\"text\" or \"json\"",
         ] {
             assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");

@@ -12,6 +12,8 @@ use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::limits::Limits;
+use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret};
@@ -35,6 +37,7 @@ pub struct Node {
     routes: Router,
     control: Control,
     metrics: Metrics,
+    limits: Limits,
     stopping: watch::Sender<bool>,
     clock: Clock,
     new_keys: Vec<(Scope, Secret)>,
@@ -75,6 +78,9 @@ pub enum StartError {
     /// The rooms.
     #[error("{0}")]
     Control(#[from] control::StartError),
+    /// The client of the OIDC issuer.
+    #[error("{0}")]
+    Oidc(#[from] NoClient),
     /// The API keys.
     #[error("cannot make API keys: {0}")]
     Keys(control::Error),
@@ -110,7 +116,7 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
 
-        let store = Store::open(Path::new(&config.database())).await?;
+        let store = Store::open(&config.database()).await?;
         let sfu = Sfu::start(&config.sfu(), clock)?;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let settings = control::Settings {
@@ -125,9 +131,15 @@ impl Node {
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
-        let api = api::Api::new(control.clone(), move || rendered.render(), is_stopping);
+        let oidc = config.oidc.clone().map(|settings| Oidc::new(settings, clock)).transpose()?;
+        if let Some(oidc) = oidc.clone() {
+            // By itself: a node starts, and takes API keys, while the issuer is away.
+            tokio::spawn(oidc.warm_up());
+        }
+        let limits = Limits::new(&config.http.limits, clock);
+        let api = api::Api::new(control.clone(), oidc, limits.clone(), move || rendered.render(), is_stopping);
         let routes = api::routes(api).merge(web::routes());
-        Ok(Self { listener, address, routes, control, metrics, stopping, clock, new_keys, secrets })
+        Ok(Self { listener, address, routes, control, metrics, limits, stopping, clock, new_keys, secrets })
     }
 
     /// The address that pages and REST answer on, with the port that was bound.
@@ -179,14 +191,16 @@ impl Node {
     /// # Errors
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { listener, routes, control, metrics, stopping, clock, .. } = self;
-        let upkeep = tokio::spawn(metrics.upkeep());
+        let Self { listener, routes, control, metrics, limits, stopping, clock, .. } = self;
+        let upkeep = [tokio::spawn(metrics.upkeep()), tokio::spawn(limits.upkeep())];
         let mut is_stopping = stopping.subscribe();
         let listener = listener.tap_io(|connection| {
             // Answers are small and awaited: Nagle's algorithm would only delay them. Failing, they are a bit later.
             let _nodelay = connection.set_nodelay(true);
         });
-        let server = axum::serve(listener, api::finish(routes, clock)).with_graceful_shutdown(async move {
+        // With each request its peer's address: the limits count by it.
+        let service = api::finish(routes, clock).into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
             // An error means that the sender is gone, which is a stop too.
             let _stopping = is_stopping.wait_for(|stopping| *stopping).await;
         });
@@ -208,7 +222,9 @@ impl Node {
         if tokio::time::timeout(GOODBYE_LIMIT, stopping.closed()).await.is_err() {
             tracing::warn!("some clients did not take their goodbye in time");
         }
-        upkeep.abort();
+        for task in upkeep {
+            task.abort();
+        }
         tracing::info!("stopped");
         Ok(())
     }

@@ -23,6 +23,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use dashmap::DashMap;
 use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
@@ -248,7 +249,7 @@ impl IntoResponse for TooMany {
 /// One allowance per address.
 struct Limit<C: GovernorClock> {
     name: &'static str,
-    limiter: RateLimiter<Source, Table, C>,
+    limiter: RateLimiter<Source, Table, C, NoOpMiddleware<C::Instant>>,
 }
 
 impl<C: GovernorClock> Limit<C> {

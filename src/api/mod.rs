@@ -9,7 +9,9 @@ pub mod booking;
 pub mod events;
 pub mod extract;
 mod layers;
+pub mod limits;
 pub mod media;
+pub mod oidc;
 pub mod operator;
 pub mod participant;
 pub mod problem;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
@@ -29,6 +32,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use layers::finish;
 
+use self::limits::Limits;
+use self::oidc::Oidc;
 use crate::control::{Control, Scope};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
@@ -40,6 +45,9 @@ const SDP_LIMIT: usize = 128 << 10;
 #[derive(Clone)]
 pub struct Api {
     control: Control,
+    /// Whose bearer tokens are taken besides API keys, if anybody's.
+    oidc: Option<Oidc>,
+    limits: Limits,
     render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Becomes true when the node stops: connections that would never end by themselves are closed then.
     stopping: watch::Receiver<bool>,
@@ -49,10 +57,12 @@ impl Api {
     /// An API over `control`. `render_metrics` gives `GET /metrics` its text.
     pub fn new(
         control: Control,
+        oidc: Option<Oidc>,
+        limits: Limits,
         render_metrics: impl Fn() -> String + Send + Sync + 'static,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { control, render_metrics: Arc::new(render_metrics), stopping }
+        Self { control, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
     }
 }
 
@@ -61,7 +71,8 @@ pub fn routes(api: Api) -> Router {
     let (router, document) = described_routes();
     let document = document.to_json().unwrap_or_default();
     let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
-    router.route("/v1/openapi.json", get(serve_document)).with_state(api)
+    let limits = from_fn_with_state(api.limits.clone(), limits::limit_wrong_tokens);
+    router.route("/v1/openapi.json", get(serve_document)).layer(limits).with_state(api)
 }
 
 /// The OpenAPI document of [`routes`].
@@ -106,7 +117,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
 fn describe_security(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     for scope in Scope::ALL {
-        let description = format!("An API key with the scope `{}`", scope.name());
+        let description = format!("An API key with the scope `{0}`, or an OIDC token that maps to `{0}`", scope.name());
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(format!("{} key", scope.name()), SecurityScheme::Http(scheme));
     }
@@ -127,6 +138,9 @@ fn describe_problems(document: &mut OpenApi) {
             if operation.security.is_some() {
                 problems.push(("401", "No valid key or session token"));
                 problems.push(("403", "Not allowed with this key or session"));
+            }
+            if operation.security.is_some() || path.starts_with("/v1/join/") {
+                problems.push(("429", "Too many requests from this address; `Retry-After` says when to come back"));
             }
             if path.contains('{') {
                 problems.push(("404", "One of the path's parts names nothing that exists"));

@@ -217,7 +217,7 @@ enum FetchError {
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
-    jwks_uri: Url,
+    jwks_uri: String,
 }
 
 impl Inner {
@@ -249,7 +249,7 @@ impl Inner {
         if found.issuer != *issuer {
             return Err(FetchError::OtherIssuer);
         }
-        if is_safe(&found.jwks_uri) { Ok(found.jwks_uri) } else { Err(FetchError::UnsafeKeys) }
+        Url::parse(&found.jwks_uri).ok().filter(is_safe).ok_or(FetchError::UnsafeKeys)
     }
 
     async fn ask(&self, url: Url) -> Result<Vec<u8>, FetchError> {

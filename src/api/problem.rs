@@ -111,6 +111,8 @@ impl Kind {
     pub const ALREADY_BOOKED: Self =
         Self("already-booked", StatusCode::CONFLICT, "The new participant is already booked");
     pub const CANNOT_ATTEST: Self = Self("cannot-attest", StatusCode::CONFLICT, "This cannot be attested");
+    pub const TOO_MANY_REQUESTS: Self =
+        Self("too-many-requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this address");
     pub const TOO_LARGE: Self = Self("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large");
     pub const UNSUPPORTED_MEDIA_TYPE: Self =
         Self("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content type is not read here");

@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use self::actor::{Actor, Ask, Reply};
 use crate::clock::Clock;
-use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::id::{ConnectionId, KeyId, ParticipantId, RoomId};
 use crate::recording::Recorder;
 pub use crate::room::Place;
 use crate::room::{self, Command, Entry, Profile, Refusal, Room};
@@ -33,7 +33,7 @@ use crate::sfu::{ConnectError, Sfu};
 use crate::store::{self, Appointment, Hash, Person, Store};
 pub use crate::store::{Personal, Scope, Secret};
 pub use seam::{Media, Recording};
-pub use secrets::CodeKey;
+pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
     Booked, Booking, BookingParticipant, Caller, Connection, Consent, IceServer, Invitation, LedgerLine, Me,
@@ -341,10 +341,11 @@ impl<M: Media, R: Recording> Control<M, R> {
         Ok(if first { made } else { Vec::new() })
     }
 
-    /// What the holder of an API key may do.
-    pub async fn key_scope(&self, key: &str) -> Result<Scope, Error> {
-        let scope = self.shared.store.key_scope(Hash::of_token(key)).await.map_err(unavailable)?;
-        scope.ok_or(Error::Unauthenticated)
+    /// Which API key this is, and what its holder may do. Asked of the database each time: a revoked key is refused at
+    /// once.
+    pub async fn key(&self, key: &str) -> Result<(KeyId, Scope), Error> {
+        let found = self.shared.store.key(Hash::of_token(key)).await.map_err(unavailable)?;
+        found.ok_or(Error::Unauthenticated)
     }
 
     /// Ends all media, finishes the originals and stops the rooms' actors. Unfinished rooms go on at the next start.

@@ -17,8 +17,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["room", "calendar", "rtp", "sfu", "recording", "store"]),
     ("api", &["room", "control"]),
     ("web", &["api"]),
-    ("config", &["room", "calendar", "sfu", "recording"]),
+    ("config", &["room", "calendar", "sfu", "recording", "api"]),
     ("telemetry", &["config"]),
+    ("keys", &["store", "control", "config"]),
     ("node", &["room", "calendar", "rtp", "sfu", "recording", "store", "control", "api", "web", "config", "telemetry"]),
 ];
 
