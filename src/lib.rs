@@ -47,6 +47,7 @@ pub mod id;
 pub mod keys;
 pub mod media;
 pub mod node;
+pub mod notify;
 pub mod recording;
 pub mod room;
 pub mod rtp;

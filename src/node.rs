@@ -5,12 +5,13 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::api::limits::Limits;
 use crate::api::oidc::{NoClient, Oidc};
@@ -19,7 +20,7 @@ use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret};
 use crate::recording::Recorder;
 use crate::sfu::{self, Sfu};
-use crate::store::{self, Store};
+use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] store::Error),
+    /// The keys of sealed values.
+    #[error("{0}")]
+    Seal(#[from] SealError),
     /// The media workers.
     #[error("{0}")]
     Sfu(#[from] sfu::StartError),
@@ -123,6 +127,12 @@ impl Node {
             profiles,
             public_url: config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
             consent_text_version: config.rooms.consent_text_version.clone(),
+            calendar: config.calendar()?,
+            capacity: config.rooms.capacity,
+            webhooks: false,
+            sms: None,
+            answers: code_key.seal(Purpose::KeptAnswer)?,
+            posted: Arc::new(Notify::new()),
             code_key,
             longest_silence: config.recording.longest_silence,
         };
@@ -137,7 +147,8 @@ impl Node {
             tokio::spawn(oidc.warm_up());
         }
         let limits = Limits::new(&config.http.limits, clock);
-        let api = api::Api::new(control.clone(), oidc, limits.clone(), move || rendered.render(), is_stopping);
+        let render = move || rendered.render();
+        let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self { listener, address, routes, control, metrics, limits, stopping, clock, new_keys, secrets })
     }

@@ -36,6 +36,8 @@ macro_rules! scopes {
 scopes! {
     /// Who books rooms.
     Booking: Booking;
+    /// Who may list rooms.
+    RoomLister: Booking, Operator, Compliance;
     /// Who may look at a room.
     RoomReader: Booking, Operator;
     /// Who may read a ledger.

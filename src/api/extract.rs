@@ -38,6 +38,25 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
+/// Parameters of the query.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(value)| Self(value))
+            // What was found is cut out, as with bodies.
+            .map_err(|error| match std::error::Error::source(&error).map(ToString::to_string) {
+                Some(message) => Problem::new(Kind::INVALID_FIELD).detail(without_values(&message)),
+                None => Problem::new(Kind::INVALID_FIELD).detail("the query cannot be read"),
+            })
+    }
+}
+
 /// The body as text of one content type.
 ///
 /// # Errors
@@ -72,15 +91,21 @@ fn json_problem(error: &serde_json::Error) -> Problem {
         return Problem::new(Kind::MALFORMED).detail(place);
     }
     let message = error.to_string();
-    let safe = ["missing field", "unknown field", "duplicate field"].iter().any(|start| message.starts_with(start));
-    let shown = match message.find("expected") {
-        _ if safe => message.as_str(),
-        Some(at) => message.get(at..).unwrap_or_default(),
-        None => "a value is not what is allowed there",
-    };
+    let shown = without_values(&message);
     let place = format!(" at line {} column {}", error.line(), error.column());
     let detail = if shown.ends_with(&place) { shown.to_owned() } else { format!("{shown}{place}") };
     Problem::new(Kind::INVALID_FIELD).detail(detail)
+}
+
+fn without_values(message: &str) -> &str {
+    let safe = ["missing field", "unknown field", "duplicate field"];
+    // A query's error begins with the parameter's name.
+    let message = message.split_once(": ").map_or(message, |(_, rest)| rest);
+    match message.find("expected") {
+        _ if safe.iter().any(|start| message.starts_with(start)) => message,
+        Some(at) => message.get(at..).unwrap_or_default(),
+        None => "a value is not what is allowed there",
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod booking;
+pub mod conditional;
 pub mod events;
 pub mod extract;
 mod layers;
@@ -16,6 +17,7 @@ pub mod operator;
 pub mod participant;
 pub mod problem;
 pub mod system;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -26,15 +28,18 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config as PageConfig, SwaggerUi};
 
 pub use layers::finish;
 
 use self::limits::Limits;
 use self::oidc::Oidc;
-use crate::control::{Control, Scope};
+use crate::clock::Clock;
+use crate::control::{Control, Scope, Webhook};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
 const JSON_LIMIT: usize = 64 << 10;
@@ -45,6 +50,7 @@ const SDP_LIMIT: usize = 128 << 10;
 #[derive(Clone)]
 pub struct Api {
     control: Control,
+    clock: Clock,
     /// Whose bearer tokens are taken besides API keys, if anybody's.
     oidc: Option<Oidc>,
     limits: Limits,
@@ -57,12 +63,13 @@ impl Api {
     /// An API over `control`. `render_metrics` gives `GET /metrics` its text.
     pub fn new(
         control: Control,
+        clock: Clock,
         oidc: Option<Oidc>,
         limits: Limits,
         render_metrics: impl Fn() -> String + Send + Sync + 'static,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { control, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
+        Self { control, clock, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
     }
 }
 
@@ -72,7 +79,8 @@ pub fn routes(api: Api) -> Router {
     let document = document.to_json().unwrap_or_default();
     let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
     let limits = from_fn_with_state(api.limits.clone(), limits::limit_wrong_tokens);
-    router.route("/v1/openapi.json", get(serve_document)).layer(limits).with_state(api)
+    let page = SwaggerUi::new("/docs").config(PageConfig::from("/v1/openapi.json").try_it_out_enabled(false));
+    router.route("/v1/openapi.json", get(serve_document)).layer(limits).with_state(api).merge(page)
 }
 
 /// The OpenAPI document of [`routes`].
@@ -88,7 +96,7 @@ pub fn openapi() -> OpenApi {
             Errors are RFC 9457 problem documents; look at their `type`. Times are RFC 3339 in UTC. Every command \
             works with curl; the WebSocket only tells."
     ),
-    components(schemas(problem::Document)),
+    components(schemas(problem::Document, Webhook)),
     tags(
         (name = "booking", description = "For booking systems"),
         (name = "operator", description = "Running the meeting: with an operator's key, or as the room's operator"),
@@ -104,6 +112,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(booking::routes())
         .merge(operator::routes())
         .merge(participant::routes())
+        .merge(webhooks::routes())
         .merge(events::routes())
         .merge(system::routes())
         .layer(DefaultBodyLimit::max(JSON_LIMIT));
@@ -142,6 +151,15 @@ fn describe_problems(document: &mut OpenApi) {
             if operation.security.is_some() || path.starts_with("/v1/join/") {
                 problems.push(("429", "Too many requests from this address; `Retry-After` says when to come back"));
             }
+            if path.starts_with("/v1/rooms") && operation.request_body.is_some() || path.contains("{room}") {
+                problems.push(("409", "The room does not allow it as it stands"));
+            }
+            if takes(operation, |parameter| parameter.name == "If-Match") {
+                problems.push(("412", "The room has changed since the caller looked at it"));
+            }
+            if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
+                problems.push(("422", "A parameter is wrong"));
+            }
             if path.contains('{') {
                 problems.push(("404", "One of the path's parts names nothing that exists"));
             }
@@ -161,4 +179,9 @@ fn describe_problems(document: &mut OpenApi) {
             }
         }
     }
+}
+
+fn takes(operation: &Operation, parameter: impl Fn(&Parameter) -> bool) -> bool {
+    let parameters = operation.parameters.iter().flatten();
+    parameters.into_iter().any(|known| matches!(known, RefOr::T(known) if parameter(known)))
 }

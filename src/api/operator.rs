@@ -2,7 +2,6 @@
 //! session token of the room's own operator.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -10,6 +9,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::auth::Operator;
+use super::conditional::{Changed, IfMatch, changed};
 use super::extract::{Json, Path};
 use super::problem::Problem;
 use crate::id::{ParticipantId, RoomId};
@@ -24,6 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(attest, withdraw_attestation))
         .routes(routes!(switch_feature))
         .routes(routes!(conclude))
+        .routes(routes!(extend))
 }
 
 /// On whose device someone is.
@@ -56,11 +57,19 @@ pub struct Conclusion {
     pub extension_hours: u16,
 }
 
-type Done = Result<StatusCode, Problem>;
+/// For how long documents may still be handed in.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extension {
+    /// Hours from the conclusion on; more than now, and at most what the profile allows.
+    #[schema(example = 72, minimum = 1, maximum = 720)]
+    pub hours: u16,
+}
 
-async fn command(api: &Api, operator: Operator, room: RoomId, command: Command) -> Done {
-    api.control.command(operator.may_run(room)?, command).await?;
-    Ok(StatusCode::NO_CONTENT)
+type Done = Result<Changed, Problem>;
+
+async fn command(api: &Api, operator: Operator, room: RoomId, expected: IfMatch, command: Command) -> Done {
+    Ok(changed(&api.control.command(operator.may_run(room)?, command, expected.0).await?))
 }
 
 /// Open the room
@@ -68,38 +77,46 @@ async fn command(api: &Api, operator: Operator, room: RoomId, command: Command) 
 /// The operator is in the room from then on, and may let others in.
 #[utoipa::path(post, path = "/v1/rooms/{room}/open", tag = "operator",
     security(("operator key" = []), ("session" = [])),
-    params(("room" = RoomId, Path, description = "The room")),
-    responses((status = 204, description = "Open")))]
-async fn open(operator: Operator, State(api): State<Api>, Path(room): Path<RoomId>) -> Done {
-    command(&api, operator, room, Command::Open).await
+    params(("room" = RoomId, Path, description = "The room"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    responses((status = 204, description = "Open",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
+async fn open(operator: Operator, State(api): State<Api>, Path(room): Path<RoomId>, expected: IfMatch) -> Done {
+    command(&api, operator, room, expected, Command::Open).await
 }
 
 /// Let someone in
 #[utoipa::path(post, path = "/v1/rooms/{room}/participants/{participant}/admit", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("participant" = ParticipantId, Path, description = "Who waits")),
-    responses((status = 204, description = "Inside")))]
+        ("participant" = ParticipantId, Path, description = "Who waits"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    responses((status = 204, description = "Inside",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn admit(
     operator: Operator,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
+    expected: IfMatch,
 ) -> Done {
-    command(&api, operator, room, Command::Admit { participant }).await
+    command(&api, operator, room, expected, Command::Admit { participant }).await
 }
 
 /// Send someone back to the waiting room
 #[utoipa::path(post, path = "/v1/rooms/{room}/participants/{participant}/send-back", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("participant" = ParticipantId, Path, description = "Who is inside")),
-    responses((status = 204, description = "Waiting")))]
+        ("participant" = ParticipantId, Path, description = "Who is inside"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    responses((status = 204, description = "Waiting",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn send_back(
     operator: Operator,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
+    expected: IfMatch,
 ) -> Done {
-    command(&api, operator, room, Command::SendBack { participant }).await
+    command(&api, operator, room, expected, Command::SendBack { participant }).await
 }
 
 /// Remove someone for good
@@ -108,14 +125,17 @@ async fn send_back(
 #[utoipa::path(post, path = "/v1/rooms/{room}/participants/{participant}/remove", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("participant" = ParticipantId, Path, description = "Who is removed")),
-    responses((status = 204, description = "Removed")))]
+        ("participant" = ParticipantId, Path, description = "Who is removed"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    responses((status = 204, description = "Removed",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn remove(
     operator: Operator,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
+    expected: IfMatch,
 ) -> Done {
-    command(&api, operator, room, Command::Remove { participant }).await
+    command(&api, operator, room, expected, Command::Remove { participant }).await
 }
 
 /// Attest that someone sits beside another on one device
@@ -124,58 +144,90 @@ async fn remove(
 #[utoipa::path(post, path = "/v1/rooms/{room}/participants/{participant}/attest", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("participant" = ParticipantId, Path, description = "Who has no device of their own")),
+        ("participant" = ParticipantId, Path, description = "Who has no device of their own"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
     request_body(content = Attestation, description = "On whose device they are"),
-    responses((status = 204, description = "Attested")))]
+    responses((status = 204, description = "Attested",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn attest(
     operator: Operator,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
+    expected: IfMatch,
     Json(Attestation { beside }): Json<Attestation>,
 ) -> Done {
-    command(&api, operator, room, Command::Attest { participant, beside }).await
+    command(&api, operator, room, expected, Command::Attest { participant, beside }).await
 }
 
 /// Take an attestation back
 #[utoipa::path(delete, path = "/v1/rooms/{room}/participants/{participant}/attest", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("participant" = ParticipantId, Path, description = "Who was attested")),
-    responses((status = 204, description = "Withdrawn")))]
+        ("participant" = ParticipantId, Path, description = "Who was attested"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    responses((status = 204, description = "Withdrawn",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn withdraw_attestation(
     operator: Operator,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
+    expected: IfMatch,
 ) -> Done {
-    command(&api, operator, room, Command::WithdrawAttestation { participant }).await
+    command(&api, operator, room, expected, Command::WithdrawAttestation { participant }).await
 }
 
 /// Switch chat, documents or screen sharing on or off
 #[utoipa::path(put, path = "/v1/rooms/{room}/features/{feature}", tag = "operator",
     security(("operator key" = []), ("session" = [])),
-    params(("room" = RoomId, Path, description = "The room"), ("feature" = Feature, Path, description = "Which")),
+    params(("room" = RoomId, Path, description = "The room"), ("feature" = Feature, Path, description = "Which"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
     request_body(content = Switch, description = "On or off"),
-    responses((status = 204, description = "Switched")))]
+    responses((status = 204, description = "Switched",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn switch_feature(
     operator: Operator,
     State(api): State<Api>,
     Path((room, feature)): Path<(RoomId, Feature)>,
+    expected: IfMatch,
     Json(Switch { on }): Json<Switch>,
 ) -> Done {
-    command(&api, operator, room, Command::SetFeature { feature, on }).await
+    command(&api, operator, room, expected, Command::SetFeature { feature, on }).await
 }
 
 /// Record the outcome and end the meeting
 #[utoipa::path(post, path = "/v1/rooms/{room}/conclude", tag = "operator",
     security(("operator key" = []), ("session" = [])),
-    params(("room" = RoomId, Path, description = "The room")),
+    params(("room" = RoomId, Path, description = "The room"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
     request_body(content = Conclusion, description = "How it ended"),
-    responses((status = 204, description = "Concluded")))]
+    responses((status = 204, description = "Concluded",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn conclude(
     operator: Operator,
     State(api): State<Api>,
     Path(room): Path<RoomId>,
+    expected: IfMatch,
     Json(Conclusion { outcome, extension_hours }): Json<Conclusion>,
 ) -> Done {
-    command(&api, operator, room, Command::Conclude { outcome, extension_hours }).await
+    command(&api, operator, room, expected, Command::Conclude { outcome, extension_hours }).await
+}
+
+/// Give more time for documents
+///
+/// Only while the documents of a concluded meeting are still awaited (phase `extended`).
+#[utoipa::path(post, path = "/v1/rooms/{room}/extend", tag = "operator",
+    security(("operator key" = []), ("session" = [])),
+    params(("room" = RoomId, Path, description = "The room"),
+        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+    request_body(content = Extension, description = "For how long"),
+    responses((status = 204, description = "Extended",
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
+async fn extend(
+    operator: Operator,
+    State(api): State<Api>,
+    Path(room): Path<RoomId>,
+    expected: IfMatch,
+    Json(Extension { hours }): Json<Extension>,
+) -> Done {
+    command(&api, operator, room, expected, Command::Extend { hours }).await
 }

@@ -30,8 +30,12 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 pub struct CodeEntry {
     /// The digits from the SMS.
-    #[schema(example = "402913")]
+    #[schema(value_type = String, example = "402913", min_length = 4, max_length = 32)]
     pub code: Secret,
+    /// Whether this device takes over from the one that the person is in on: they must have been asked.
+    #[serde(default)]
+    #[schema(example = false)]
+    pub take_over: bool,
 }
 
 /// Consent to the recording.
@@ -59,7 +63,8 @@ async fn welcome(
 
 /// Enter the admission code
 ///
-/// The right code gives a session; an earlier session of the same person ends. A wrong one is `wrong-code` with the
+/// The right code gives a session. If the person is in on another device already, it is refused with `other-device`:
+/// ask them, and say `take_over`; the earlier session then ends. A wrong code is `wrong-code` with the
 /// attempts that are left, then `code-locked`. Outside the admission window nothing is compared or counted.
 #[utoipa::path(post, path = "/v1/join/{token}", tag = "participant",
     params(("token" = String, Path, description = "The link's token", example = "dWqIYlYp0mPBkdJwJSDSIA")),
@@ -71,7 +76,7 @@ async fn enter_code(
     Path(token): Path<String>,
     Json(entry): Json<CodeEntry>,
 ) -> Result<JsonBody<Session>, Problem> {
-    Ok(JsonBody(api.control.enter_code(&token, entry.code.expose()).await?))
+    Ok(JsonBody(api.control.enter_code(&token, entry.code.expose(), entry.take_over).await?))
 }
 
 /// The session as it is now
@@ -101,7 +106,7 @@ async fn consent(
         return Err(Kind::CONSENT_TEXT_CHANGED.into());
     }
     let consent = Command::Consent { participant: caller.participant, text_version: given.text_version };
-    api.control.command(caller.room, consent).await?;
+    api.control.command(caller.room, consent, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -111,7 +116,7 @@ async fn consent(
 #[utoipa::path(post, path = "/v1/session/enter", tag = "participant", security(("session" = [])),
     responses((status = 204, description = "Waiting, or inside if let in before")))]
 async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
-    api.control.command(caller.room, Command::EnterWaiting { participant: caller.participant }).await?;
+    api.control.command(caller.room, Command::EnterWaiting { participant: caller.participant }, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,6 +126,6 @@ async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Resu
 #[utoipa::path(post, path = "/v1/session/leave", tag = "participant", security(("session" = [])),
     responses((status = 204, description = "Left")))]
 async fn leave(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
-    api.control.command(caller.room, Command::Leave { participant: caller.participant }).await?;
+    api.control.command(caller.room, Command::Leave { participant: caller.participant }, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

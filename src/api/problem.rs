@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::control::Error;
+use crate::control::{Error, SlotOffer};
 use crate::room::{Phase, Refusal, Role};
 
 /// A problem document (RFC 9457), media type `application/problem+json`. Only `type`, `title` and `status` are
@@ -60,6 +60,9 @@ pub struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 72)]
     pub longest_hours: Option<u16>,
+    /// `slot-not-available`: the next free slots at the same counter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_slots: Option<Vec<SlotOffer>>,
 }
 
 /// The kinds of problems: slug of `type`, status, title. Slugs never change their meaning.
@@ -111,6 +114,18 @@ impl Kind {
     pub const ALREADY_BOOKED: Self =
         Self("already-booked", StatusCode::CONFLICT, "The new participant is already booked");
     pub const CANNOT_ATTEST: Self = Self("cannot-attest", StatusCode::CONFLICT, "This cannot be attested");
+    pub const OTHER_DEVICE: Self =
+        Self("other-device", StatusCode::CONFLICT, "The person is in on another device: ask whether this one takes over");
+    pub const SLOT_NOT_AVAILABLE: Self =
+        Self("slot-not-available", StatusCode::CONFLICT, "There is no place at that time");
+    pub const PRECONDITION_FAILED: Self =
+        Self("precondition-failed", StatusCode::PRECONDITION_FAILED, "The room has changed since you looked at it");
+    pub const IDEMPOTENCY_KEY_REUSED: Self = Self(
+        "idempotency-key-reused",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "This Idempotency-Key was used for another request",
+    );
+    pub const UNKNOWN_WEBHOOK: Self = Self("unknown-webhook", StatusCode::NOT_FOUND, "There is no such webhook");
     pub const TOO_MANY_REQUESTS: Self =
         Self("too-many-requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this address");
     pub const TOO_LARGE: Self = Self("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large");
@@ -175,6 +190,13 @@ impl From<Error> for Problem {
             Error::Invalid { field, reason } => {
                 Self::new(Kind::INVALID_FIELD).detail(reason).with(|document| document.field = Some(field))
             }
+            Error::OtherDevice => Kind::OTHER_DEVICE.into(),
+            Error::Changed => Kind::PRECONDITION_FAILED.into(),
+            Error::KeyReused => Kind::IDEMPOTENCY_KEY_REUSED.into(),
+            Error::NoPlace { next } => {
+                Self::new(Kind::SLOT_NOT_AVAILABLE).with(|document| document.next_slots = Some(next))
+            }
+            Error::UnknownWebhook => Kind::UNKNOWN_WEBHOOK.into(),
             Error::BadOffer(cause) => Self::new(Kind::BAD_OFFER).detail(cause.to_string()),
             Error::Unavailable(fault) => {
                 tracing::error!(%fault, "a request could not be served");

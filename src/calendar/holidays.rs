@@ -8,7 +8,7 @@ use jiff::civil::Date;
 /// Sundays are for the weekdays to tell, patron saints for each office's `closed`.
 pub(super) fn is_italian_holiday(day: Date) -> bool {
     match (day.month(), day.day()) {
-        (1, 1 | 6) | (4, 25) | (5, 1) | (6, 2) | (8, 15) | (11, 1) | (12, 8 | 25 | 26) => true,
+        (1, 1 | 6) | (4, 25) | (5 | 11, 1) | (6, 2) | (8, 15) | (12, 8 | 25 | 26) => true,
         (10, 4) => day.year() >= 2026,
         _ => {
             let easter = easter_sunday(day.year());
@@ -17,18 +17,15 @@ pub(super) fn is_italian_holiday(day: Date) -> bool {
     }
 }
 
-/// Easter Sunday of the Gregorian calendar: the algorithm «Meeus/Jones/Butcher» (J. Meeus, Astronomical Algorithms,
-/// chapter 8), its letters kept.
+/// Easter Sunday of the Gregorian calendar (years from 1583 on): the algorithm «Meeus/Jones/Butcher» (J. Meeus,
+/// Astronomical Algorithms, chapter 8).
 pub(super) fn easter_sunday(year: i16) -> Option<Date> {
-    let y = i32::from(year);
-    let (a, b, c) = (y % 19, y / 100, y % 100);
-    let (d, e) = (b / 4, b % 4);
-    let f = (b + 8) / 25;
-    let g = (b - f + 1) / 3;
-    let h = (19 * a + b - d - g + 15) % 30;
-    let (i, k) = (c / 4, c % 4);
-    let l = (32 + 2 * e + 2 * i - h - k) % 7;
-    let m = (a + 11 * h + 22 * l) / 451;
-    let sum = h + l - 7 * m + 114;
+    let year_number = i32::from(year);
+    let (golden, century, of_century) = (year_number % 19, year_number / 100, year_number % 100);
+    let moon_shift = (century - (century + 8) / 25 + 1) / 3;
+    let epact = (19 * golden + century - century / 4 - moon_shift + 15) % 30;
+    let to_sunday = (32 + 2 * (century % 4) + 2 * (of_century / 4) - epact - of_century % 4) % 7;
+    let too_late = (golden + 11 * epact + 22 * to_sunday) / 451;
+    let sum = epact + to_sunday - 7 * too_late + 114;
     Date::new(year, i8::try_from(sum / 31).ok()?, i8::try_from(sum % 31 + 1).ok()?).ok()
 }

@@ -75,8 +75,9 @@ struct OpeningEntry {
     weekdays: Vec<Day>,
     from: String,
     to: String,
-    slot_minutes: Option<u16>,
-    parallel: Option<u16>,
+    // Wider than what is allowed, so that what is out of range is told as such.
+    slot_minutes: Option<i64>,
+    parallel: Option<i64>,
     valid_from: Option<String>,
     valid_until: Option<String>,
 }
@@ -115,10 +116,10 @@ impl Calendar {
             wrong("time_zone".into(), &file.time_zone, allowed.into())
         })?;
         let closed = read_closed("closed", &file.closed)?;
-        let offices = read_offices(&file)?;
         ensure((1..=MOST_OPENINGS).contains(&file.opening.len()), "opening", &file.opening.len(), || {
             format!("1 to {MOST_OPENINGS} entries")
         })?;
+        let offices = read_offices(&file)?;
         let mut openings = Vec::with_capacity(file.opening.len());
         for (index, entry) in file.opening.into_iter().enumerate() {
             let closed = offices.get(&entry.office).cloned().unwrap_or_default();
@@ -178,13 +179,12 @@ fn read_opening(
     })?;
     let from = read_time(&key_of("from"), &entry.from)?;
     let to = read_time(&key_of("to"), &entry.to)?;
-    let slot_minutes = entry.slot_minutes.unwrap_or(slot_of_profile);
-    within(&key_of("slot_minutes"), slot_minutes, 1..=480)?;
+    let slot_minutes = entry.slot_minutes.unwrap_or(slot_of_profile.into());
+    let slot_minutes = within(&key_of("slot_minutes"), slot_minutes, 1..=480)?;
     ensure(from.checked_add(slot_minutes).is_some_and(|end| end <= to), &key_of("to"), &entry.to, || {
         format!("a time at least a slot ({slot_minutes} minutes) after {}", entry.from)
     })?;
-    let parallel = entry.parallel.unwrap_or(1);
-    within(&key_of("parallel"), parallel, 1..=1_000)?;
+    let parallel = within(&key_of("parallel"), entry.parallel.unwrap_or(1), 1..=1_000)?;
     let valid_from = read_date(&key_of("valid_from"), entry.valid_from.as_ref())?.unwrap_or(Date::MIN);
     let valid_until = read_date(&key_of("valid_until"), entry.valid_until.as_ref())?.unwrap_or(Date::MAX);
     ensure(valid_from <= valid_until, &key_of("valid_until"), &valid_until, || {
@@ -282,8 +282,10 @@ fn ensure(
     if holds { Ok(()) } else { Err(wrong(key.into(), value, allowed())) }
 }
 
-fn within<T: PartialOrd + Debug>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), CalendarError> {
-    ensure(allowed.contains(&value), key, &value, || format!("{:?} to {:?}", allowed.start(), allowed.end()))
+fn within(key: &str, value: i64, allowed: RangeInclusive<u16>) -> Result<u16, CalendarError> {
+    let (least, most) = (allowed.start(), allowed.end());
+    let accepted = u16::try_from(value).ok().filter(|value| allowed.contains(value));
+    accepted.ok_or_else(|| wrong(key.into(), &value, format!("{least} to {most}")))
 }
 
 impl From<figment::Error> for CalendarError {
@@ -299,7 +301,9 @@ impl From<figment::Error> for CalendarError {
             Kind::MissingField(key) => (with_key(key), None, "the key must be there".into()),
             Kind::UnknownVariant(value, known) => (key_of(&error.path), Some(format!("{value:?}")), one_of(known)),
             Kind::InvalidType(value, allowed) | Kind::InvalidValue(value, allowed) => {
-                (key_of(&error.path), Some(value.to_string()), allowed.clone())
+                // A date without quotes is a table to the TOML reader.
+                let allowed = if allowed == "a string" { "text in quotes" } else { allowed };
+                (key_of(&error.path), Some(value.to_string()), allowed.to_owned())
             }
             kind => (key_of(&error.path), None, format!("a TOML file like config/calendar.toml ({kind})")),
         };
@@ -309,13 +313,9 @@ impl From<figment::Error> for CalendarError {
 
 /// `opening`, `2`, `weekdays` → `opening[2].weekdays`.
 fn key_of(path: &[String]) -> String {
-    let mut key = String::new();
-    for part in path {
-        match part.parse::<usize>() {
-            Ok(index) => key.push_str(&format!("[{index}]")),
-            Err(_) if key.is_empty() => key.push_str(part),
-            Err(_) => key.push_str(&format!(".{part}")),
-        }
-    }
-    key
+    path.iter().fold(String::new(), |key, part| match part.parse::<usize>() {
+        Ok(index) => format!("{key}[{index}]"),
+        Err(_) if key.is_empty() => part.clone(),
+        Err(_) => format!("{key}.{part}"),
+    })
 }

@@ -14,8 +14,11 @@ use super::secrets::{new_code, new_session};
 use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
 use super::view::View;
-use super::views::{Caller, Connection, RoomView, Session, SessionEvent, SessionView, Welcome};
-use super::{Error, Fault, Shared, booking};
+use super::views::{
+    BookingParticipant, Caller, Connection, Delivery, Invitation, ReissuedCode, RoomView, Session, SessionEvent,
+    SessionView, Welcome,
+};
+use super::{Error, Fault, Shared, booking, invite, webhooks};
 use crate::clock::Now;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::RecordingFault;
@@ -23,7 +26,7 @@ use crate::recording;
 use crate::room::ledger::{self, Head};
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
-use crate::store::{self, Appointment, Change, Hash, Person, Record, Secret};
+use crate::store::{self, Appointment, Change, Hash, NewMessage, Person, Record, Secret};
 
 /// How often a live room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
 /// every live room, longer lets media flow longer after the last acknowledgement.
@@ -48,9 +51,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What an actor can be asked.
 pub(super) enum Ask {
-    Command { command: Command, reply: Reply<()> },
-    TryCode { participant: ParticipantId, code: Secret, reply: Reply<Session> },
-    ReissueCode { participant: ParticipantId, reply: Reply<Secret> },
+    Command { command: Command, expected: Option<u64>, reply: Reply<RoomView> },
+    TryCode { participant: ParticipantId, code: Secret, take_over: bool, reply: Reply<Session> },
+    ReissueCode { participant: ParticipantId, expected: Option<u64>, reply: Reply<ReissuedCode> },
+    Replace { participant: ParticipantId, by: BookingParticipant, expected: Option<u64>, reply: Reply<Invitation> },
+    MessageSettled { participant: ParticipantId, sent: bool, reply: Reply<()> },
     Room { reply: Reply<RoomView> },
     Welcome { participant: ParticipantId, reply: Reply<Welcome> },
     Session { caller: Caller, reply: Reply<SessionView> },
@@ -59,6 +64,13 @@ pub(super) enum Ask {
     Disconnect { caller: Caller, connection: ConnectionId, reply: Reply<()> },
     Subscribe { caller: Caller, reply: Reply<Subscription> },
     Shutdown { reply: Reply<()> },
+}
+
+/// What is stored with a command's events, if the rules accept it.
+#[derive(Default)]
+struct Consequences {
+    changes: Vec<Change>,
+    messages: Vec<NewMessage>,
 }
 
 pub(super) struct Actor<M, R> {
@@ -140,14 +152,21 @@ impl<M: Media, R: Recording> Actor<M, R> {
     async fn answer(&mut self, ask: Ask) {
         // Whoever asked may have gone: the answer is then for nobody.
         match ask {
-            Ask::Command { command, reply } => {
-                let _ = reply.send(self.decide(command, Vec::new()).await);
+            Ask::Command { command, expected, reply } => {
+                let _ = reply.send(self.command(command, expected).await);
             }
-            Ask::TryCode { participant, code, reply } => {
-                let _ = reply.send(self.try_code(participant, &code).await);
+            Ask::TryCode { participant, code, take_over, reply } => {
+                let _ = reply.send(self.try_code(participant, &code, take_over).await);
             }
-            Ask::ReissueCode { participant, reply } => {
-                let _ = reply.send(self.reissue_code(participant).await);
+            Ask::ReissueCode { participant, expected, reply } => {
+                let _ = reply.send(self.reissue_code(participant, expected).await);
+            }
+            Ask::Replace { participant, by, expected, reply } => {
+                let _ = reply.send(self.replace(participant, by, expected).await);
+            }
+            Ask::MessageSettled { participant, sent, reply } => {
+                let told = if sent { Command::MessageSent { participant } } else { Command::MessageFailed { participant } };
+                let _ = reply.send(self.decide(told, Consequences::default()).await);
             }
             Ask::Room { reply } => {
                 let _ = reply.send(Ok(self.view().room()));
@@ -178,13 +197,29 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     // ── decide, store, announce ──────────────────────────────────────────────────────────────────────────────────
 
-    /// Carries out a command that someone waits for. `changes` belong to it, if the rules accept it.
-    async fn decide(&mut self, command: Command, changes: Vec<Change>) -> Result<(), Error> {
+    /// Carries out a command of someone who may have looked at the room before.
+    async fn command(&mut self, command: Command, expected: Option<u64>) -> Result<RoomView, Error> {
         self.store_backlog().await?;
-        let done = self.commit(command, changes).await;
+        self.expect(expected)?;
+        self.decide(command, Consequences::default()).await?;
+        Ok(self.view().room())
+    }
+
+    /// Carries out a command that someone waits for.
+    async fn decide(&mut self, command: Command, consequences: Consequences) -> Result<(), Error> {
+        self.store_backlog().await?;
+        let done = self.commit(command, consequences).await;
         // If media was stopped for what could then not be stored, it goes on as before.
         self.held_back |= matches!(done, Err(Error::Unavailable(_)));
         done
+    }
+
+    /// Whether the room is still as the caller saw it.
+    fn expect(&self, expected: Option<u64>) -> Result<(), Error> {
+        match expected {
+            Some(revision) if revision != self.head.seq => Err(Error::Changed),
+            _ => Ok(()),
+        }
     }
 
     /// Takes in what the workers or the recorder report, or time brought.
@@ -197,7 +232,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
     /// Stores the reports that wait, in order.
     async fn store_backlog(&mut self) -> Result<(), Error> {
         while let Some(command) = self.backlog.pop_front() {
-            match self.commit(command.clone(), Vec::new()).await {
+            match self.commit(command.clone(), Consequences::default()).await {
                 Ok(()) => {}
                 Err(Error::Refused(refusal)) => {
                     tracing::debug!(room = %self.room.id(), %refusal, "a report changed nothing");
@@ -217,16 +252,14 @@ impl<M: Media, R: Recording> Actor<M, R> {
     }
 
     /// Decides, stores, carries out, announces.
-    async fn commit(&mut self, command: Command, mut changes: Vec<Change>) -> Result<(), Error> {
+    async fn commit(&mut self, command: Command, consequences: Consequences) -> Result<(), Error> {
         let now = self.now();
         let Decision { events, effects, refusal } = self.room.handle(now, command);
         // Stopping never waits for a disk.
         if effects.iter().any(|effect| matches!(effect, Effect::StopFlow | Effect::CloseMedia)) {
             self.stage.set_flow(false).await;
         }
-        if refusal.is_some() {
-            changes.clear();
-        }
+        let Consequences { mut changes, messages } = if refusal.is_none() { consequences } else { Consequences::default() };
         changes.extend(effects.iter().filter_map(|effect| match effect {
             Effect::EndSession(participant) => Some(Change::SessionEnded { participant: *participant }),
             _ => None,
@@ -239,7 +272,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let entries: Vec<Entry> = events.into_iter().map(|event| Entry::at(now, event)).collect();
         let changed = !entries.is_empty() || !changes.is_empty();
         if changed {
-            self.store(now, &entries, &changes).await?;
+            self.store(now, &entries, &changes, messages).await?;
         }
         if opened && let Err(error) = self.stage.open().await {
             // It is tried again when somebody connects, and they are told.
@@ -256,25 +289,66 @@ impl<M: Media, R: Recording> Actor<M, R> {
     }
 
     /// Stores entries with what belongs to them, and only then takes them in.
-    async fn store(&mut self, now: Now, entries: &[Entry], changes: &[Change]) -> Result<(), Error> {
+    async fn store(
+        &mut self,
+        now: Now,
+        entries: &[Entry],
+        changes: &[Change],
+        mut messages: Vec<NewMessage>,
+    ) -> Result<(), Error> {
         let mut after = self.room.clone();
         for entry in entries {
             after.apply(entry);
         }
-        let record = Record { room: self.room.id(), entries, phase: after.phase(), changes, at: now.wall };
-        self.shared.store.record(&record).await.map_err(|error| {
-            tracing::error!(room = %self.room.id(), %error, "the database did not take a room's entries");
-            Error::Unavailable(Fault::Store(error))
-        })?;
+        let mut head = self.head.clone();
+        let lines: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                let line = ledger::chain(&head, entry);
+                head = line.head();
+                line
+            })
+            .collect();
+        let settings = &self.shared.settings;
+        if settings.webhooks {
+            messages.extend(webhooks::of_lines(now, &after, &self.appointment, &lines));
+        }
+        let fits = self.shared.places(&self.appointment, changes);
+        let record = Record {
+            room: self.room.id(),
+            lines: &lines,
+            phase: after.phase(),
+            outcome: after.outcome(),
+            changes,
+            messages: &messages,
+            fits: fits.as_ref().map(|fits| fits as store::Fits<'_>),
+            at: now.wall,
+        };
+        match self.shared.store.record(&record).await {
+            Ok(()) => {}
+            Err(store::Error::Full) => return Err(self.shared.no_place(&self.appointment, changes).await),
+            Err(error) => {
+                tracing::error!(room = %self.room.id(), %error, "the database did not take a room's entries");
+                return Err(Error::Unavailable(Fault::Store(error)));
+            }
+        }
+        drop(fits);
+        if !messages.is_empty() {
+            self.shared.settings.posted.notify_one();
+        }
         self.room = after;
+        self.head = head;
         for change in changes {
-            match *change {
-                Change::Times { start, end } => (self.appointment.start, self.appointment.end) = (start, end),
-                Change::Code { participant, code } => self.change_person(participant, |person| person.code = code),
+            match change {
+                Change::Times { start, end } => (self.appointment.start, self.appointment.end) = (*start, *end),
+                Change::Code { participant, code } => self.change_person(*participant, |person| person.code = *code),
                 Change::SessionStarted { participant, token } => {
-                    self.change_person(participant, |person| person.session = Some(token));
+                    self.change_person(*participant, |person| person.session = Some(*token));
                 }
-                Change::SessionEnded { participant } => self.change_person(participant, |person| person.session = None),
+                Change::SessionEnded { participant } => self.change_person(*participant, |person| person.session = None),
+                Change::Replaced { participant, by } => {
+                    self.change_person(*participant, |person| *person = Person::clone(by));
+                }
             }
         }
         Ok(())
@@ -400,7 +474,12 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     // ── admission and media ──────────────────────────────────────────────────────────────────────────────────────
 
-    async fn try_code(&mut self, participant: ParticipantId, code: &Secret) -> Result<Session, Error> {
+    async fn try_code(
+        &mut self,
+        participant: ParticipantId,
+        code: &Secret,
+        take_over: bool,
+    ) -> Result<Session, Error> {
         self.store_backlog().await?;
         self.room.may_try_code(self.now(), participant)?;
         let typed: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
@@ -411,22 +490,61 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
         let person = self.person(participant)?;
         let right = self.shared.settings.code_key.matches(participant, &typed, &person.code);
+        if right && person.session.is_some() && !take_over {
+            // Whoever reads the link and the SMS over someone's shoulder does not throw them out unnoticed.
+            return Err(Error::OtherDevice);
+        }
         let session_token = new_session().map_err(Error::Unavailable)?;
         let token = Hash::of_token(session_token.expose());
         let change = Change::SessionStarted { participant, token };
         let changes = if right { vec![change] } else { Vec::new() };
-        self.decide(Command::TryCode { participant, right }, changes).await?;
+        self.decide(Command::TryCode { participant, right }, Consequences { changes, messages: Vec::new() }).await?;
         // An earlier session of the same person, on whatever device, is over.
         self.end_subscriptions(participant);
         self.stage.disconnect_person(participant).await;
         Ok(Session { session_token, room_id: self.room.id(), participant_id: participant })
     }
 
-    async fn reissue_code(&mut self, participant: ParticipantId) -> Result<Secret, Error> {
+    async fn reissue_code(
+        &mut self,
+        participant: ParticipantId,
+        expected: Option<u64>,
+    ) -> Result<ReissuedCode, Error> {
+        self.store_backlog().await?;
+        self.expect(expected)?;
+        let person = self.person(participant)?;
         let code = new_code(self.room.profile().code_digits).map_err(Error::Unavailable)?;
         let hash = self.shared.settings.code_key.hash(participant, code.expose());
-        self.decide(Command::ReissueCode { participant }, vec![Change::Code { participant, code: hash }]).await?;
-        Ok(code)
+        let messages = self.shared.settings.text_message(self.now(), &self.appointment, person, &code)?;
+        let delivery = Delivery::of(&messages);
+        let changes = vec![Change::Code { participant, code: hash }];
+        self.decide(Command::ReissueCode { participant }, Consequences { changes, messages }).await?;
+        Ok(ReissuedCode { code: delivery.is_none().then_some(code), message: delivery })
+    }
+
+    async fn replace(
+        &mut self,
+        participant: ParticipantId,
+        by: BookingParticipant,
+        expected: Option<u64>,
+    ) -> Result<Invitation, Error> {
+        self.store_backlog().await?;
+        self.expect(expected)?;
+        let role = self.person(participant)?.role;
+        if by.role != role {
+            return Err(booking::invalid("role", format!("the role of the person who is replaced: {role}")));
+        }
+        let now = self.now();
+        let settings = &self.shared.settings;
+        let (person, mut invitation) = invite::invite(settings, now, self.room.profile(), booking::check_person(by)?)?;
+        let code = invitation.code.clone().ok_or(Error::Unavailable(Fault::Random))?;
+        let messages = settings.text_message(now, &self.appointment, &person, &code)?;
+        invitation.told(&messages);
+        let command = Command::Replace { participant, by: person.id };
+        let changes = vec![Change::Replaced { participant, by: Box::new(person) }];
+        self.decide(command, Consequences { changes, messages }).await?;
+        self.end_subscriptions(participant);
+        Ok(invitation)
     }
 
     async fn connect(&mut self, caller: &Caller, offer: String) -> Result<Connection, Error> {
@@ -567,6 +685,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
         View {
             room: &self.room,
             appointment: &self.appointment,
+            revision: self.head.seq,
+            sends_codes: self.shared.settings.sms.is_some(),
             consent_text_version: &self.shared.settings.consent_text_version,
             // Not what the rules want but what is so: nothing flows while a report waits for the database.
             held_back: self.held_back,

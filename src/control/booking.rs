@@ -24,7 +24,11 @@ pub(super) fn check(mut booking: Booking) -> Result<Booking, Error> {
         return Err(invalid("participants", format!("at most {MOST_PARTICIPANTS} people")));
     }
     let people = std::mem::take(&mut booking.participants);
-    booking.participants = people.into_iter().enumerate().map(check_person).collect::<Result<_, _>>()?;
+    booking.participants = people
+        .into_iter()
+        .enumerate()
+        .map(|(index, person)| check_fields(person, |name| format!("participants[{index}].{name}")))
+        .collect::<Result<_, _>>()?;
     Ok(booking)
 }
 
@@ -50,8 +54,15 @@ fn check_length(booking: &Booking) -> Result<(), Error> {
     }
 }
 
-fn check_person((index, mut person): (usize, BookingParticipant)) -> Result<BookingParticipant, Error> {
-    let field = |name: &str| format!("participants[{index}].{name}");
+/// Checks one person's fields.
+pub(super) fn check_person(person: BookingParticipant) -> Result<BookingParticipant, Error> {
+    check_fields(person, str::to_owned)
+}
+
+fn check_fields(
+    mut person: BookingParticipant,
+    field: impl Fn(&str) -> String,
+) -> Result<BookingParticipant, Error> {
     person.name = Personal::new(line(&field("name"), person.name.expose(), 200)?);
     person.fiscal_code = person.fiscal_code.map(|code| fiscal_code(&field("fiscal_code"), &code)).transpose()?;
     person.phone = person.phone.map(|number| phone(&field("phone"), &number)).transpose()?;

@@ -4,13 +4,16 @@
 //! Persist, then announce: what anybody was told is in the database.
 
 mod actor;
+mod book;
 mod booking;
+mod invite;
 mod seam;
 mod secrets;
 mod stage;
 mod subscription;
 mod view;
 mod views;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;
@@ -21,25 +24,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use self::actor::{Actor, Ask, Reply};
+use crate::calendar::Calendar;
 use crate::clock::Clock;
-use crate::id::{ConnectionId, KeyId, ParticipantId, RoomId};
+use crate::id::{ConnectionId, KeyId, MessageId, ParticipantId, RoomId};
 use crate::recording::Recorder;
 pub use crate::room::Place;
-use crate::room::{self, Command, Entry, Profile, Refusal, Room};
+use crate::room::ledger::{Head, Line};
+use crate::room::{Command, Profile, Refusal, Room};
 use crate::sfu::{ConnectError, Sfu};
-use crate::store::{self, Appointment, Hash, Person, Store};
-pub use crate::store::{Personal, Scope, Secret};
+use crate::store::{self, Hash, MessageKind, Seal, SealError, Store};
+pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secret};
+pub use book::{Repeatable, SlotSearch};
+pub use invite::TextMessages;
 pub use seam::{Media, Recording};
 pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
-    Booked, Booking, BookingParticipant, Caller, Connection, Consent, IceServer, Invitation, LedgerLine, Me,
-    ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, Session, SessionEvent,
-    SessionMessage, SessionRoom, SessionView, SlotView, Welcome,
+    Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer, Invitation,
+    LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode,
+    RoomPage, RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom,
+    SessionView, SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
 };
+pub use webhooks::{LedgerHead, Proof, ProofParticipant, Webhook, WebhookData};
 
 /// What control must be told.
 #[derive(Clone, Debug)]
@@ -50,6 +59,18 @@ pub struct Settings {
     pub public_url: String,
     /// Version of the recording notice that pages show, e.g. `2026-01`.
     pub consent_text_version: String,
+    /// When and where rooms may be; `None`: anywhere and any time.
+    pub calendar: Option<Calendar>,
+    /// Most rooms at once on this node; `None`: no limit.
+    pub capacity: Option<u32>,
+    /// Whether a booking system is told of what happens.
+    pub webhooks: bool,
+    /// How codes go out by text message; `None`: the booking system sends them.
+    pub sms: Option<TextMessages>,
+    /// Seals the answers that are kept for repeated requests.
+    pub answers: Seal,
+    /// Told whenever there is a new message to be sent.
+    pub posted: Arc<Notify>,
     /// Key of the admission codes' hashes.
     pub code_key: CodeKey,
     /// How long the recorder may go without an acknowledgement while a room is live. Raising it lets more media
@@ -117,6 +138,24 @@ pub enum Error {
         /// What is allowed, for the caller to read.
         reason: String,
     },
+    /// The code was right, and the person is in on another device: they must say that this one takes over.
+    #[error("the person is in on another device")]
+    OtherDevice,
+    /// The room is not any more as the caller saw it. The caller's fault.
+    #[error("the room has changed since")]
+    Changed,
+    /// The request's name was used for another request. The caller's fault.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The calendar or the node has no place at that time. The caller's fault.
+    #[error("there is no place at that time")]
+    NoPlace {
+        /// The next free slots at the same counter.
+        next: Vec<SlotOffer>,
+    },
+    /// No such webhook. The caller's fault.
+    #[error("there is no such webhook")]
+    UnknownWebhook,
     /// The SDP offer could not be answered. The caller's fault.
     #[error("{0}")]
     BadOffer(ConnectError),
@@ -137,6 +176,9 @@ pub enum Fault {
     /// The operating system's random generator failed.
     #[error("the operating system gives no random numbers")]
     Random,
+    /// A value could not be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// The room's actor is gone.
     #[error("the room does not answer")]
     RoomGone,
@@ -168,59 +210,6 @@ impl<M: Media, R: Recording> Control<M, R> {
         Ok(control)
     }
 
-    /// Books a room.
-    pub async fn create_room(&self, booking: Booking) -> Result<Booked, Error> {
-        let settings = &self.shared.settings;
-        if self.shared.closing.load(Ordering::Acquire) {
-            return Err(Error::Unavailable(Fault::ShuttingDown));
-        }
-        let booking = booking::check(booking)?;
-        let known = settings.profiles.iter().find(|profile| profile.name == booking.profile);
-        let profile = known.ok_or_else(|| booking::invalid("profile", "no such profile"))?;
-        let now = self.shared.clock.now();
-        let id = RoomId::new(now.wall);
-        let Booking { office, counter, reason, reference, start, end, participants, .. } = booking;
-        let mut people = Vec::with_capacity(participants.len());
-        let mut invitations = Vec::with_capacity(participants.len());
-        for guest in participants {
-            let participant = ParticipantId::new(now.wall);
-            let code = secrets::new_code(profile.code_digits).map_err(Error::Unavailable)?;
-            let join_token = secrets::new_link().map_err(Error::Unavailable)?;
-            people.push(Person {
-                id: participant,
-                role: guest.role,
-                name: guest.name.clone(),
-                fiscal_code: guest.fiscal_code,
-                phone: guest.phone,
-                operator_number: guest.operator_number,
-                link: Hash::of_token(join_token.expose()),
-                code: settings.code_key.hash(participant, code.expose()),
-                session: None,
-            });
-            let join_url = Secret::new(format!("{}/join/{}", settings.public_url, join_token.expose()));
-            invitations.push(Invitation {
-                id: participant,
-                role: guest.role,
-                name: guest.name,
-                join_token,
-                join_url,
-                code,
-            });
-        }
-        let roles = people.iter().map(|person| (person.id, person.role)).collect();
-        let asked = room::Appointment { room: id, start, end, participants: roles };
-        let booked = Room::book(now, profile, asked).map_err(|error| booking::refused(&error))?;
-        let entries = [Entry::at(now, booked)];
-        let appointment =
-            Appointment { id, profile: profile.clone(), office, counter, reason, reference, start, end, people };
-        let room = Room::replay(&Arc::new(profile.clone()), &entries)
-            .map_err(|_| Error::Unavailable(Fault::Store(store::Error::Corrupt("booking"))))?;
-        self.shared.store.book(&appointment, &entries, room.phase(), now.wall).await.map_err(unavailable)?;
-        // Nobody knows the room yet, so nobody can be making an actor for it.
-        self.spawn(id, |inbox| Actor::new(Arc::clone(&self.shared), inbox, room, appointment));
-        Ok(Booked { room: self.room(id).await?, participants: invitations })
-    }
-
     /// A room as it is now.
     pub async fn room(&self, room: RoomId) -> Result<RoomView, Error> {
         self.ask(room, |reply| Ask::Room { reply }).await
@@ -238,7 +227,9 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Carries out a command of the operator, of the booking system or of a participant.
     ///
     /// What only the node itself may say (that a code was right, that media arrives) is [`Error::Forbidden`].
-    pub async fn command(&self, room: RoomId, command: Command) -> Result<(), Error> {
+    ///
+    /// `expected`: the room's revision as the caller knows it; if it is another by now, [`Error::Changed`].
+    pub async fn command(&self, room: RoomId, command: Command, expected: Option<u64>) -> Result<RoomView, Error> {
         match &command {
             Command::Consent { text_version, .. } if *text_version != self.shared.settings.consent_text_version => {
                 return Err(booking::invalid("text_version", "not the version of the notice that is shown"));
@@ -271,12 +262,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::Restarted
             | Command::Tick => return Err(Error::Forbidden),
         }
-        self.ask(room, |reply| Ask::Command { command, reply }).await
-    }
-
-    /// Makes a new admission code in the old one's place, and unlocks.
-    pub async fn reissue_code(&self, room: RoomId, participant: ParticipantId) -> Result<Secret, Error> {
-        self.ask(room, |reply| Ask::ReissueCode { participant, reply }).await
+        self.ask(room, |reply| Ask::Command { command, expected, reply }).await
     }
 
     /// What a join link tells before a code was typed.
@@ -285,17 +271,19 @@ impl<M: Media, R: Recording> Control<M, R> {
         self.ask(owner.room, |reply| Ask::Welcome { participant: owner.participant, reply }).await
     }
 
-    /// Tries an admission code; the right one gives a new session, and the person's earlier one ends.
-    pub async fn enter_code(&self, join_token: &str, code: &str) -> Result<Session, Error> {
+    /// Tries an admission code; the right one gives a new session. If the person has one already, on another device,
+    /// [`Error::OtherDevice`], unless they say `take_over`: then the earlier one ends.
+    pub async fn enter_code(&self, join_token: &str, code: &str, take_over: bool) -> Result<Session, Error> {
         let owner = self.link_owner(join_token).await?;
         let code = Secret::new(code.to_owned());
-        self.ask(owner.room, |reply| Ask::TryCode { participant: owner.participant, code, reply }).await
+        self.ask(owner.room, |reply| Ask::TryCode { participant: owner.participant, code, take_over, reply }).await
     }
 
     /// Who a session token speaks for.
     pub async fn authenticate(&self, session_token: &str) -> Result<Caller, Error> {
         let session = Hash::of_token(session_token);
-        let owner = self.shared.store.session_owner(session).await.map_err(unavailable)?;
+        let now = self.shared.clock.now().wall;
+        let owner = self.shared.store.session_owner(session, now).await.map_err(unavailable)?;
         let store::Owner { room, participant, role } = owner.ok_or(Error::Unauthenticated)?;
         Ok(Caller { room, participant, role, session })
     }
@@ -334,18 +322,60 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Makes one API key of each scope if there are none at all, and returns them: to be shown this once.
     pub async fn ensure_keys(&self) -> Result<Vec<(Scope, Secret)>, Error> {
         let made: Result<Vec<_>, Fault> =
-            Scope::ALL.into_iter().map(|scope| Ok((scope, secrets::new_api_key(scope)?))).collect();
+            Scope::ALL.into_iter().map(|scope| Ok((scope, new_api_key(scope)?))).collect();
         let made = made.map_err(Error::Unavailable)?;
-        let kept: Vec<_> = made.iter().map(|(scope, key)| (Hash::of_token(key.expose()), *scope)).collect();
-        let first = self.shared.store.add_first_keys(&kept, self.shared.clock.now().wall).await.map_err(unavailable)?;
+        let now = self.shared.clock.now().wall;
+        let kept: Vec<_> =
+            made.iter().map(|(scope, key)| (KeyId::new(now), Hash::of_token(key.expose()), *scope)).collect();
+        let first = self.shared.store.add_first_keys(&kept, now).await.map_err(unavailable)?;
         Ok(if first { made } else { Vec::new() })
     }
 
     /// Which API key this is, and what its holder may do. Asked of the database each time: a revoked key is refused at
     /// once.
     pub async fn key(&self, key: &str) -> Result<(KeyId, Scope), Error> {
-        let found = self.shared.store.key(Hash::of_token(key)).await.map_err(unavailable)?;
-        found.ok_or(Error::Unauthenticated)
+        let known = self.shared.store.key(Hash::of_token(key)).await.map_err(unavailable)?;
+        known.ok_or(Error::Unauthenticated)
+    }
+
+    /// Webhooks in the order in which they were written, a page at a time.
+    pub async fn webhooks(
+        &self,
+        state: Option<MessageState>,
+        after: Option<MessageId>,
+        limit: u32,
+    ) -> Result<WebhookPage, Error> {
+        let store = &self.shared.store;
+        let found = store.messages(MessageKind::Webhook, state, after, limit.saturating_add(1)).await;
+        let mut webhooks: Vec<_> = found.map_err(unavailable)?.into_iter().map(WebhookView::from).collect();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = webhooks.len() > limit;
+        webhooks.truncate(limit);
+        let next_cursor = webhooks.last().filter(|_| more).map(|last| last.id);
+        Ok(WebhookPage { webhooks, next_cursor })
+    }
+
+    /// One webhook.
+    pub async fn webhook(&self, id: MessageId) -> Result<WebhookView, Error> {
+        let message = self.shared.store.message(id).await.map_err(unavailable)?;
+        let webhook = message.filter(|message| message.kind == MessageKind::Webhook);
+        webhook.map(WebhookView::from).ok_or(Error::UnknownWebhook)
+    }
+
+    /// Sends a webhook once more, whatever became of it.
+    pub async fn replay_webhook(&self, id: MessageId) -> Result<WebhookView, Error> {
+        let now = self.shared.clock.now().wall;
+        let known = self.shared.store.replay_message(id, now, webhooks::tried_until(now)).await.map_err(unavailable)?;
+        if !known {
+            return Err(Error::UnknownWebhook);
+        }
+        self.shared.settings.posted.notify_one();
+        self.webhook(id).await
+    }
+
+    /// Writes down what became of the text message that carries a person's code.
+    pub async fn message_settled(&self, room: RoomId, participant: ParticipantId, sent: bool) -> Result<(), Error> {
+        self.ask(room, |reply| Ask::MessageSettled { participant, sent, reply }).await
     }
 
     /// Ends all media, finishes the originals and stops the rooms' actors. Unfinished rooms go on at the next start.
@@ -407,12 +437,13 @@ impl<M: Media, R: Recording> Control<M, R> {
         let store = &self.shared.store;
         let appointment = store.appointment(room).await.map_err(unavailable)?.ok_or(Error::UnknownRoom)?;
         let lines = store.ledger(room).await.map_err(unavailable)?;
-        let entries = lines.iter().map(room::ledger::Line::entry).collect::<Vec<_>>();
+        let entries = lines.iter().map(Line::entry).collect::<Vec<_>>();
+        let head = lines.last().map_or_else(Head::empty, Line::head);
         let state = Room::replay(&Arc::new(appointment.profile.clone()), &entries)
             .map_err(|_| unavailable(store::Error::Corrupt("ledger")))?;
         let over = state.is_over();
         Ok(self.spawn(room, |inbox| {
-            let actor = Actor::new(Arc::clone(&self.shared), inbox, state, appointment);
+            let actor = Actor::new(Arc::clone(&self.shared), inbox, state, head, appointment);
             if over { actor } else { actor.restarted() }
         }))
     }

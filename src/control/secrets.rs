@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Fault;
 use crate::id::ParticipantId;
-use crate::store::{Hash, Scope, Secret};
+use crate::store::{Hash, Purpose, Scope, Seal, SealError, Secret};
 
 /// Bytes of a join link's token: 128 bits cannot be guessed, and the link still fits a line of an e-mail.
 const LINK_BYTES: usize = 16;
@@ -22,12 +22,20 @@ const TOKEN_BYTES: usize = 32;
 
 /// The node's key for admission codes: whoever reads the database without it cannot try codes against the hashes.
 #[derive(Clone)]
-pub struct CodeKey(hmac::Key);
+pub struct CodeKey {
+    codes: hmac::Key,
+    secret: [u8; 32],
+}
 
 impl CodeKey {
     /// A key by its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+        Self { codes: hmac::Key::new(hmac::HMAC_SHA256, &bytes), secret: bytes }
+    }
+
+    /// The seal for values of one purpose that wait in the database, under a key of its own.
+    pub fn seal(&self, purpose: Purpose) -> Result<Seal, SealError> {
+        Seal::derive(&self.secret, purpose)
     }
 
     /// Reads the key from a file, which is made (readable by its owner alone) if it does not exist.
@@ -44,7 +52,7 @@ impl CodeKey {
 
     /// The keyed hash that is stored in the place of `participant`'s code.
     pub(super) fn hash(&self, participant: ParticipantId, code: &str) -> Hash {
-        let tag = hmac::sign(&self.0, &message(participant, code));
+        let tag = hmac::sign(&self.codes, &message(participant, code));
         let mut bytes = [0; 32];
         for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
             *to = *from;
@@ -54,7 +62,7 @@ impl CodeKey {
 
     /// Whether `code` is the one behind `stored`; takes equally long for every wrong one.
     pub(super) fn matches(&self, participant: ParticipantId, code: &str, stored: &Hash) -> bool {
-        hmac::verify(&self.0, &message(participant, code), stored.as_bytes()).is_ok()
+        hmac::verify(&self.codes, &message(participant, code), stored.as_bytes()).is_ok()
     }
 
     fn read(path: &Path) -> io::Result<Self> {

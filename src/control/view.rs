@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::views::{
-    Consent, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, SessionRoom,
+    Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, SessionRoom,
     SessionView, Welcome,
 };
 use crate::id::ParticipantId;
@@ -15,6 +15,10 @@ use crate::store::{Appointment, Person};
 pub(super) struct View<'a> {
     pub(super) room: &'a Room,
     pub(super) appointment: &'a Appointment,
+    /// Number of the ledger's last line.
+    pub(super) revision: u64,
+    /// Whether this server sends codes by text message.
+    pub(super) sends_codes: bool,
     pub(super) consent_text_version: &'a str,
     pub(super) held_back: bool,
     pub(super) now: Timestamp,
@@ -44,9 +48,14 @@ impl View<'_> {
                     name: person.name.clone(),
                     place: state.place(),
                     connected: state.is_connected(),
+                    waiting_since: state.waiting_since(),
+                    attested_beside: state.attested_beside(),
+                    attempts_left: state.attempts_left(),
+                    message: self.message(person, state),
                 })
                 .collect(),
             recording: self.recording().state,
+            revision: self.revision,
         }
     }
 
@@ -122,6 +131,11 @@ impl View<'_> {
             extension_until: room.extension_until(),
             ice_servers: Vec::new(),
         })
+    }
+
+    fn message(&self, person: &Person, state: &room::Person) -> Option<Delivery> {
+        let sent = self.sends_codes && person.phone.is_some();
+        state.message().map(Delivery::from).or(sent.then_some(Delivery::QUEUED))
     }
 
     fn recording(&self) -> RecordingView {

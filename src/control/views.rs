@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::id::{ConnectionId, ParticipantId, RoomId};
+use crate::id::{ConnectionId, MessageId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::room::ledger::Line;
-use crate::room::{Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
-use crate::store::{Hash, Personal, Secret};
+use crate::room::{self, Event, Feature, Outcome, Phase, Place, Role, SuspendReason};
+use crate::store::{Hash, Language, Message, MessageState, NewMessage, Personal, RoomRow, Secret};
 
 /// A room to be booked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +65,9 @@ pub struct BookingParticipant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "OP-042", max_length = 64)]
     pub operator_number: Option<String>,
+    /// Language of the text message with their code; the node's usual one if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<Language>,
 }
 
 /// A booked room, with what each person needs to get in. Codes and links are told here and never again.
@@ -92,9 +95,216 @@ pub struct Invitation {
     /// The address to send to the person.
     #[schema(value_type = String, example = "https://sportello.example/join/dWqIYlYp0mPBkdJwJSDSIA")]
     pub join_url: Secret,
-    /// The admission code, digits; for an SMS, not for the channel that carries the link.
-    #[schema(value_type = String, example = "402913")]
-    pub code: Secret,
+    /// The admission code, digits; for an SMS, not for the channel that carries the link. Left out if this server
+    /// sends it by text message itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "402913")]
+    pub code: Option<Secret>,
+    /// Where the text message with the code stands; left out if the code is told here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Delivery>,
+}
+
+/// A re-issued admission code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReissuedCode {
+    /// The new code, digits; the old one is void. Left out if this server sends it by text message itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "719340")]
+    pub code: Option<Secret>,
+    /// Where the text message with the code stands; left out if the code is told here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Delivery>,
+}
+
+/// Where the text message with a person's code stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Delivery {
+    /// How far it is.
+    pub state: DeliveryState,
+    /// Since when, RFC 3339; `null` while it is queued.
+    #[schema(example = "2026-01-12T16:20:07Z")]
+    pub at: Option<Timestamp>,
+}
+
+/// How far a text message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "sent")]
+pub enum DeliveryState {
+    /// It is to be handed to the gateway, for the first time or again.
+    Queued,
+    /// The gateway took it.
+    Sent,
+    /// It was given up: the code must reach the person another way, or be re-issued.
+    Failed,
+}
+
+impl Delivery {
+    pub(super) const QUEUED: Self = Self { state: DeliveryState::Queued, at: None };
+
+    /// What these messages mean for whose code they carry.
+    pub(super) fn of(messages: &[NewMessage]) -> Option<Self> {
+        (!messages.is_empty()).then_some(Self::QUEUED)
+    }
+}
+
+impl From<room::MessageState> for Delivery {
+    fn from(state: room::MessageState) -> Self {
+        match state {
+            room::MessageState::Sent { at } => Self { state: DeliveryState::Sent, at: Some(at) },
+            room::MessageState::Failed { at } => Self { state: DeliveryState::Failed, at: Some(at) },
+        }
+    }
+}
+
+/// A page of rooms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomPage {
+    /// The rooms, by start.
+    pub rooms: Vec<RoomSummary>,
+    /// Where the next page begins: pass it as `cursor`; `null`: this is the last page.
+    #[schema(example = "MTc2ODI5NDgwMDAwMCAwMTk5YzFjMi03YjFlLTdjYzMtOWE1ZS0wZjRiN2M3ZTJkMTE")]
+    pub next_cursor: Option<String>,
+}
+
+/// A room in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RoomSummary {
+    /// The room.
+    pub id: RoomId,
+    /// Name of its profile.
+    #[schema(example = "delega")]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma")]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe")]
+    pub counter: String,
+    /// Reason of the appointment (motivazione).
+    #[schema(example = "Delega dell'identità digitale")]
+    pub reason: String,
+    /// The booking system's own name for it.
+    #[schema(example = "PRN-2026-000123")]
+    pub reference: Option<String>,
+    /// Start of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End of the appointment, RFC 3339.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// Where the room stands.
+    pub phase: Phase,
+    /// How the meeting ended; `null` until it did.
+    pub outcome: Option<Outcome>,
+    /// Who is booked, in the booking's order.
+    pub participants: Vec<ParticipantSummary>,
+}
+
+/// A participant in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParticipantSummary {
+    /// The participant.
+    pub id: ParticipantId,
+    /// Their role.
+    pub role: Role,
+    /// First and last name.
+    #[schema(value_type = String, example = "Maria Rossi")]
+    pub name: Personal,
+}
+
+impl From<RoomRow> for RoomSummary {
+    fn from(row: RoomRow) -> Self {
+        let RoomRow { id, profile, office, counter, reason, reference, start, end, phase, outcome, people } = row;
+        let people = people.into_iter().map(|(id, role, name)| ParticipantSummary { id, role, name });
+        let participants = people.collect();
+        Self { id, profile, office, counter, reason, reference, start, end, phase, outcome, participants }
+    }
+}
+
+/// A slot of the calendar in which a room can be booked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SlotOffer {
+    /// Name of the profile.
+    #[schema(example = "delega")]
+    pub profile: String,
+    /// Office (sede).
+    #[schema(example = "Roma")]
+    pub office: String,
+    /// Counter (sportello).
+    #[schema(example = "Deleghe")]
+    pub counter: String,
+    /// Start, RFC 3339.
+    #[schema(example = "2026-01-13T09:00:00Z")]
+    pub start: Timestamp,
+    /// End, RFC 3339.
+    #[schema(example = "2026-01-13T09:30:00Z")]
+    pub end: Timestamp,
+    /// How many more rooms fit, at least 1.
+    #[schema(example = 1, minimum = 1)]
+    pub places: u32,
+}
+
+/// A page of webhooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookPage {
+    /// The webhooks, oldest first.
+    pub webhooks: Vec<WebhookView>,
+    /// Where the next page begins: pass it as `cursor`; `null`: this is the last page.
+    #[schema(example = "0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11")]
+    pub next_cursor: Option<MessageId>,
+}
+
+/// A webhook and how its delivery stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookView {
+    /// Its id: the header `webhook-id` is `msg_` and this.
+    pub id: MessageId,
+    /// The room it is about.
+    pub room_id: RoomId,
+    /// What happened.
+    #[serde(rename = "type")]
+    #[schema(example = "room.concluded")]
+    pub kind: String,
+    /// How its delivery stands.
+    pub state: MessageState,
+    /// Number of attempts so far.
+    #[schema(example = 3)]
+    pub attempts: u32,
+    /// When it was written, RFC 3339.
+    #[schema(example = "2026-01-13T09:21:40Z")]
+    pub created: Timestamp,
+    /// When the next attempt is made, RFC 3339; `null` unless one is to be made.
+    #[schema(example = "2026-01-13T09:31:40Z")]
+    pub next_attempt: Option<Timestamp>,
+    /// When no further attempt is made, RFC 3339.
+    #[schema(example = "2026-01-16T09:21:40Z")]
+    pub give_up: Timestamp,
+    /// What was wrong at the last attempt; `null` if nothing was.
+    #[schema(example = "status 503")]
+    pub last_error: Option<String>,
+    /// The body, as it is sent: see the schema `Webhook`.
+    #[schema(value_type = Object, example = json!({"type": "room.concluded", "timestamp": "2026-01-13T09:21:40Z", "data": {}}))]
+    pub payload: serde_json::Value,
+}
+
+impl From<Message> for WebhookView {
+    fn from(message: Message) -> Self {
+        Self {
+            id: message.id,
+            room_id: message.room,
+            kind: message.subject,
+            state: message.state,
+            attempts: message.attempts,
+            created: message.created,
+            next_attempt: (message.state == MessageState::Pending).then_some(message.due),
+            give_up: message.give_up,
+            last_error: message.last_error,
+            // We wrote it ourselves as JSON.
+            payload: serde_json::from_slice(&message.body).unwrap_or_default(),
+        }
+    }
 }
 
 /// A room as booking systems and operators see it.
@@ -134,6 +344,9 @@ pub struct RoomView {
     pub participants: Vec<RoomParticipantView>,
     /// Whether the room is recorded.
     pub recording: RecordingState,
+    /// Number of the ledger's last line: rises with everything that happens. The `ETag`, for `If-Match`.
+    #[schema(example = 17)]
+    pub revision: u64,
 }
 
 /// A participant as booking systems and operators see them.
@@ -151,6 +364,16 @@ pub struct RoomParticipantView {
     /// Whether a media connection stands.
     #[schema(example = true)]
     pub connected: bool,
+    /// Since when they have been in the waiting room, RFC 3339; `null` unless they are there.
+    #[schema(example = "2026-01-13T08:53:02Z")]
+    pub waiting_since: Option<Timestamp>,
+    /// On whose device they were attested; `null` unless they were.
+    pub attested_beside: Option<ParticipantId>,
+    /// Wrong codes that they may still type before theirs is locked.
+    #[schema(example = 5)]
+    pub attempts_left: u8,
+    /// Where the text message with their code stands; `null` if this server did not send it.
+    pub message: Option<Delivery>,
 }
 
 /// Whether a room is recorded.

@@ -5,17 +5,21 @@
 
 mod access;
 mod database;
+mod language;
 mod outbox;
 mod private;
 mod rooms;
 mod row;
+mod seal;
 mod types;
 
 #[cfg(test)]
 mod tests;
 
 pub use database::Store;
+pub use language::Language;
 pub use private::{Personal, Secret};
+pub use seal::{Purpose, Seal, SealError};
 pub use types::{
     Answer, ApiKey, Appointment, Booked, Change, Fits, Hash, Message, MessageKind, MessageState, NewMessage, NewRoom,
     Owner, Person, Record, RoomFilter, RoomRow, Scope, StoredOriginal, Taken,

@@ -10,7 +10,7 @@ use super::row::{
     count, from_json, from_word, hash, integer, json, maybe_hash, maybe_text, maybe_word, parse, text, time, word,
 };
 use super::{
-    Answer, Appointment, Booked, Change, Error, NewRoom, Person, Personal, Record, RoomFilter, RoomRow, Store,
+    Answer, Appointment, Booked, Change, Error, Language, NewRoom, Person, Personal, Record, RoomFilter, RoomRow, Store,
     StoredOriginal, Taken, outbox,
 };
 use crate::id::{ParticipantId, RoomId};
@@ -325,7 +325,7 @@ async fn insert_person(tx: &mut AnyConnection, room: &str, position: i64, person
     .bind(person.fiscal_code.as_ref().map(Personal::expose))
     .bind(person.phone.as_ref().map(Personal::expose))
     .bind(person.operator_number.as_ref())
-    .bind(person.language.as_ref())
+    .bind(person.language.map(Language::word))
     .bind(&person.link.as_bytes()[..])
     .bind(&person.code.as_bytes()[..])
     .execute(tx)
@@ -469,7 +469,7 @@ fn person(row: &AnyRow) -> Result<Person, Error> {
         fiscal_code: maybe_text(row, "fiscal_code")?.map(Personal::new),
         phone: maybe_text(row, "phone")?.map(Personal::new),
         operator_number: maybe_text(row, "operator_number")?,
-        language: maybe_text(row, "language")?,
+        language: maybe_word(row, "language", "language")?,
         link: hash(row, "link")?,
         code: hash(row, "code")?,
         session: maybe_hash(row, "session")?,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Personal;
+use super::{Language, Personal};
 use crate::id::{ConnectionId, KeyId, MessageId, ParticipantId, RoomId};
 use crate::recording::Original;
 use crate::room::ledger::Line;
@@ -114,8 +114,8 @@ pub struct Person {
     pub phone: Option<Personal>,
     /// Service number of an operator.
     pub operator_number: Option<String>,
-    /// Language of their messages, e.g. `it`; `None`: the node's.
-    pub language: Option<String>,
+    /// Language of their messages; `None`: the node's.
+    pub language: Option<Language>,
     /// Hash of the join token.
     pub link: Hash,
     /// Keyed hash of the admission code.

@@ -19,7 +19,7 @@ use crate::recording::{self, Original};
 use crate::room::{Command, Profile, Role};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join};
-use crate::store::Store;
+use crate::store::{Purpose, Store};
 
 pub(super) const NOTICE: &str = "2026-01";
 
@@ -184,17 +184,17 @@ impl House {
 
     /// Books a `delega` room that began a minute ago.
     pub(super) async fn book(&self) -> Booked {
-        self.control.create_room(booking(-1)).await.unwrap()
+        self.control.create_room(booking(-1), None).await.unwrap()
     }
 
     pub(super) async fn admit_by_code(&self, invitation: &Invitation) -> Caller {
-        let (link, code) = (invitation.join_token.expose(), invitation.code.expose());
-        let session = self.control.enter_code(link, code).await.unwrap();
+        let (link, code) = (invitation.join_token.expose(), invitation.code.as_ref().unwrap().expose());
+        let session = self.control.enter_code(link, code, false).await.unwrap();
         self.control.authenticate(session.session_token.expose()).await.unwrap()
     }
 
     pub(super) async fn does(&self, room: RoomId, command: Command) {
-        self.control.command(room, command).await.unwrap();
+        self.control.command(room, command, None).await.unwrap();
     }
 
     /// Everyone is admitted, has consented and is inside; nobody is connected.
@@ -262,12 +262,18 @@ impl House {
 }
 
 async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store, Control<Worker, Disk>, Worker, Disk) {
-    let store = Store::open(&folder.path().join("sportello.db")).await.unwrap();
+    let store = Store::open(folder.path().join("sportello.db").to_str().unwrap()).await.unwrap();
     let (worker, disk) = (Worker::default(), Disk::default());
     let settings = Settings {
         profiles,
         public_url: "http://127.0.0.1:8080".into(),
         consent_text_version: NOTICE.into(),
+        calendar: None,
+        capacity: None,
+        webhooks: true,
+        sms: None,
+        answers: CodeKey::from_bytes([7; 32]).seal(Purpose::KeptAnswer).unwrap(),
+        posted: Arc::default(),
         code_key: CodeKey::from_bytes([7; 32]),
         longest_silence: Duration::from_secs(2),
     };
@@ -289,6 +295,7 @@ pub(super) fn booking(minutes: i64) -> Booking {
         fiscal_code: None,
         phone: Some(Personal::from("+39 333 1234567")),
         operator_number: None,
+        language: None,
     };
     let mut operator = person(Role::Operator, "Olga Operatrice");
     operator.operator_number = Some("OP-042".into());

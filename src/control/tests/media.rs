@@ -146,7 +146,7 @@ async fn while_the_database_fails_nothing_flows_and_nothing_is_decided() {
     house.worker.says(gone).await;
     eventually("media stops", || !house.worker.state(|state| state.flow)).await;
     let remove = Command::Remove { participant: callers[1].participant };
-    assert!(matches!(house.control.command(booked.room.id, remove).await, Err(Error::Unavailable(_))));
+    assert!(matches!(house.control.command(booked.room.id, remove, None).await, Err(Error::Unavailable(_))));
     assert!(!house.control.session_view(&callers[0]).await.unwrap().flow);
 }
 

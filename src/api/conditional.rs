@@ -1,0 +1,91 @@
+//! Requests that hang on what was so before: entity tags (RFC 9110, section 13) and names of requests.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode, header};
+
+use super::problem::{Kind, Problem};
+use crate::control::RoomView;
+
+/// The header that names a request, so that it may be repeated (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Longest name of a request, characters. A UUID has 36; longer ones only fill the table.
+const LONGEST_KEY: usize = 255;
+
+/// A revision that no room has: the first ledger line is number 1.
+const NO_REVISION: u64 = 0;
+
+/// The revision that a change is meant for (`If-Match`); `None`: whatever it is.
+#[derive(Clone, Copy, Debug)]
+pub struct IfMatch(pub Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let Some(tag) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let tag = tag.to_str().unwrap_or_default().trim();
+        if tag == "*" {
+            return Ok(Self(None));
+        }
+        // A tag that we did not give is one that does not match, and neither does a weak one (section 8.8.3.2).
+        let revision = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+        Ok(Self(Some(revision.unwrap_or(NO_REVISION))))
+    }
+}
+
+/// The request's name, if it has one.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey(pub Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(key) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(Self(None)) };
+        let text = key.to_str().unwrap_or_default();
+        if (1..=LONGEST_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Self(Some(text.to_owned())));
+        }
+        let allowed = format!("Idempotency-Key: 1 to {LONGEST_KEY} visible ASCII characters without spaces");
+        Err(Problem::new(Kind::MALFORMED).detail(allowed))
+    }
+}
+
+/// A room's entity tag.
+pub fn tag(room: &RoomView) -> (HeaderName, String) {
+    (header::ETAG, format!("\"{}\"", room.revision))
+}
+
+/// An answer without a body that says what the room's entity tag is now.
+pub type Changed = (StatusCode, [(HeaderName, String); 1]);
+
+/// See [`Changed`].
+pub fn changed(room: &RoomView) -> Changed {
+    (StatusCode::NO_CONTENT, [tag(room)])
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    async fn if_match(value: &str) -> Option<u64> {
+        let (mut parts, ()) = Request::builder().header(header::IF_MATCH, value).body(()).unwrap().into_parts();
+        let Ok(IfMatch(revision)) = IfMatch::from_request_parts(&mut parts, &()).await;
+        revision
+    }
+
+    #[tokio::test]
+    async fn only_a_strong_tag_of_ours_can_match() {
+        assert_eq!(if_match("\"17\"").await, Some(17));
+        assert_eq!(if_match("*").await, None);
+        for other in ["W/\"17\"", "17", "\"abc\"", "\"17\", \"18\""] {
+            assert_eq!(if_match(other).await, Some(NO_REVISION), "{other}");
+        }
+    }
+}
