@@ -16,8 +16,8 @@ use figment::{Figment, Metadata};
 use reqwest::Url;
 use serde::de::DeserializeOwned;
 
-use crate::calendar::Calendar;
 use crate::api::{limits, oidc};
+use crate::calendar::Calendar;
 use crate::recording::RecorderConfig;
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
@@ -376,13 +376,14 @@ impl<'a> Reader<'a> {
 
     /// `Some(None)`: no issuer.
     fn oidc(&mut self) -> Option<Option<oidc::Settings>> {
-        let issuer = self.read("oidc.issuer", "empty, or an address with https (http on this machine)", |text: String| {
-            if text.is_empty() {
-                return Some(None);
-            }
-            let is_right = Url::parse(&text).is_ok_and(|url| oidc::is_safe(&url) && url.query().is_none());
-            is_right.then_some(Some(text))
-        })?;
+        let issuer =
+            self.read("oidc.issuer", "empty, or an address with https (http on this machine)", |text: String| {
+                if text.is_empty() {
+                    return Some(None);
+                }
+                let is_right = Url::parse(&text).is_ok_and(|url| oidc::is_safe(&url) && url.query().is_none());
+                is_right.then_some(Some(text))
+            })?;
         let Some(issuer) = issuer else { return Some(None) };
         let some = |text: String| given(text);
         let audience = self.read("oidc.audience", "what the issuer's tokens for this server name in `aud`", some);
@@ -396,14 +397,9 @@ impl<'a> Reader<'a> {
         let claim = self.read("oidc.claim", "a claim's name, e.g. \"realm_access.roles\"", some);
         let allowed = "a table of at least one word with what it allows (booking, operator, compliance or metrics), \
                        e.g. { \"sportello-booking\" = \"booking\" }";
-        let scopes = self.read("oidc.scopes", allowed, |scopes: BTreeMap<_, _>| Some(scopes).filter(|map| !map.is_empty()));
-        Some(Some(oidc::Settings {
-            issuer,
-            audience: audience?,
-            jwks_url: jwks_url?,
-            claim: claim?,
-            scopes: scopes?,
-        }))
+        let scopes =
+            self.read("oidc.scopes", allowed, |scopes: BTreeMap<_, _>| Some(scopes).filter(|map| !map.is_empty()));
+        Some(Some(oidc::Settings { issuer, audience: audience?, jwks_url: jwks_url?, claim: claim?, scopes: scopes? }))
     }
 
     fn media(&mut self) -> Option<Media> {

@@ -162,7 +162,11 @@ impl Granted {
     /// # Errors
     /// 403 if none of `scopes` is allowed.
     fn for_any(&self, scopes: &[Scope]) -> Result<CallerId, Problem> {
-        if self.scopes.iter().any(|scope| scopes.contains(scope)) { Ok(self.caller) } else { Err(Kind::FORBIDDEN.into()) }
+        if self.scopes.iter().any(|scope| scopes.contains(scope)) {
+            Ok(self.caller)
+        } else {
+            Err(Kind::FORBIDDEN.into())
+        }
     }
 }
 

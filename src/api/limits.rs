@@ -211,8 +211,7 @@ impl FromRequestParts<Api> for MayJoin {
 pub(super) async fn limit_wrong_tokens(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let source = limits.source(request.extensions(), request.headers());
     let response = next.run(request).await;
-    let is_wrong =
-        response.status() == StatusCode::UNAUTHORIZED || response.extensions().get::<WrongToken>().is_some();
+    let is_wrong = response.status() == StatusCode::UNAUTHORIZED || response.extensions().get::<WrongToken>().is_some();
     let Some(source) = source.filter(|_| is_wrong) else { return response };
     let Err(too_many) = limits.0.wrong_tokens.check(source) else { return response };
     let mut refused = too_many.into_response();

@@ -243,8 +243,7 @@ impl Inner {
         let issuer = &self.settings.issuer;
         let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
         let url = Url::parse(&url).map_err(|_| FetchError::Discovery)?;
-        let found: Discovery =
-            serde_json::from_slice(&self.ask(url).await?).map_err(|_| FetchError::Discovery)?;
+        let found: Discovery = serde_json::from_slice(&self.ask(url).await?).map_err(|_| FetchError::Discovery)?;
         // Section 4.3: they must be the same.
         if found.issuer != *issuer {
             return Err(FetchError::OtherIssuer);

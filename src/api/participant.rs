@@ -53,11 +53,7 @@ pub struct ConsentGiven {
 #[utoipa::path(get, path = "/v1/join/{token}", tag = "participant",
     params(("token" = String, Path, description = "The link's token", example = "dWqIYlYp0mPBkdJwJSDSIA")),
     responses((status = 200, description = "The appointment", body = Welcome)))]
-async fn welcome(
-    _: MayJoin,
-    State(api): State<Api>,
-    Path(token): Path<String>,
-) -> Result<JsonBody<Welcome>, Problem> {
+async fn welcome(_: MayJoin, State(api): State<Api>, Path(token): Path<String>) -> Result<JsonBody<Welcome>, Problem> {
     Ok(JsonBody(api.control.welcome(&token).await?))
 }
 

@@ -114,8 +114,11 @@ impl Kind {
     pub const ALREADY_BOOKED: Self =
         Self("already-booked", StatusCode::CONFLICT, "The new participant is already booked");
     pub const CANNOT_ATTEST: Self = Self("cannot-attest", StatusCode::CONFLICT, "This cannot be attested");
-    pub const OTHER_DEVICE: Self =
-        Self("other-device", StatusCode::CONFLICT, "The person is in on another device: ask whether this one takes over");
+    pub const OTHER_DEVICE: Self = Self(
+        "other-device",
+        StatusCode::CONFLICT,
+        "The person is in on another device: ask whether this one takes over",
+    );
     pub const SLOT_NOT_AVAILABLE: Self =
         Self("slot-not-available", StatusCode::CONFLICT, "There is no place at that time");
     pub const PRECONDITION_FAILED: Self =

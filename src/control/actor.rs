@@ -165,7 +165,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 let _ = reply.send(self.replace(participant, by, expected).await);
             }
             Ask::MessageSettled { participant, sent, reply } => {
-                let told = if sent { Command::MessageSent { participant } } else { Command::MessageFailed { participant } };
+                let told =
+                    if sent { Command::MessageSent { participant } } else { Command::MessageFailed { participant } };
                 let _ = reply.send(self.decide(told, Consequences::default()).await);
             }
             Ask::Room { reply } => {
@@ -259,7 +260,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
         if effects.iter().any(|effect| matches!(effect, Effect::StopFlow | Effect::CloseMedia)) {
             self.stage.set_flow(false).await;
         }
-        let Consequences { mut changes, messages } = if refusal.is_none() { consequences } else { Consequences::default() };
+        let Consequences { mut changes, messages } =
+            if refusal.is_none() { consequences } else { Consequences::default() };
         changes.extend(effects.iter().filter_map(|effect| match effect {
             Effect::EndSession(participant) => Some(Change::SessionEnded { participant: *participant }),
             _ => None,
@@ -345,7 +347,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 Change::SessionStarted { participant, token } => {
                     self.change_person(*participant, |person| person.session = Some(*token));
                 }
-                Change::SessionEnded { participant } => self.change_person(*participant, |person| person.session = None),
+                Change::SessionEnded { participant } => {
+                    self.change_person(*participant, |person| person.session = None)
+                }
                 Change::Replaced { participant, by } => {
                     self.change_person(*participant, |person| *person = Person::clone(by));
                 }
@@ -474,12 +478,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     // ── admission and media ──────────────────────────────────────────────────────────────────────────────────────
 
-    async fn try_code(
-        &mut self,
-        participant: ParticipantId,
-        code: &Secret,
-        take_over: bool,
-    ) -> Result<Session, Error> {
+    async fn try_code(&mut self, participant: ParticipantId, code: &Secret, take_over: bool) -> Result<Session, Error> {
         self.store_backlog().await?;
         self.room.may_try_code(self.now(), participant)?;
         let typed: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
@@ -505,11 +504,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         Ok(Session { session_token, room_id: self.room.id(), participant_id: participant })
     }
 
-    async fn reissue_code(
-        &mut self,
-        participant: ParticipantId,
-        expected: Option<u64>,
-    ) -> Result<ReissuedCode, Error> {
+    async fn reissue_code(&mut self, participant: ParticipantId, expected: Option<u64>) -> Result<ReissuedCode, Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
         let person = self.person(participant)?;

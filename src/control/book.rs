@@ -92,11 +92,8 @@ impl<M: Media, R: Recording> Control<M, R> {
         let [line] = &lines;
         let head = line.head();
 
-        let mut messages = if settings.webhooks {
-            webhooks::of_lines(now, &room, &appointment, &lines)
-        } else {
-            Vec::new()
-        };
+        let mut messages =
+            if settings.webhooks { webhooks::of_lines(now, &room, &appointment, &lines) } else { Vec::new() };
         for (person, invitation) in appointment.people.iter().zip(&mut invitations) {
             let Some(code) = invitation.code.clone() else { continue };
             let message = settings.text_message(now, &appointment, person, &code)?;

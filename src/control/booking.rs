@@ -59,10 +59,7 @@ pub(super) fn check_person(person: BookingParticipant) -> Result<BookingParticip
     check_fields(person, str::to_owned)
 }
 
-fn check_fields(
-    mut person: BookingParticipant,
-    field: impl Fn(&str) -> String,
-) -> Result<BookingParticipant, Error> {
+fn check_fields(mut person: BookingParticipant, field: impl Fn(&str) -> String) -> Result<BookingParticipant, Error> {
     person.name = Personal::new(line(&field("name"), person.name.expose(), 200)?);
     person.fiscal_code = person.fiscal_code.map(|code| fiscal_code(&field("fiscal_code"), &code)).transpose()?;
     person.phone = person.phone.map(|number| phone(&field("phone"), &number)).transpose()?;

@@ -41,15 +41,8 @@ pub(super) fn invite(
         code: settings.code_key.hash(id, code.expose()),
         session: None,
     };
-    let invitation = Invitation {
-        id,
-        role: guest.role,
-        name: guest.name,
-        join_token,
-        join_url,
-        code: Some(code),
-        message: None,
-    };
+    let invitation =
+        Invitation { id, role: guest.role, name: guest.name, join_token, join_url, code: Some(code), message: None };
     Ok((person, invitation))
 }
 

@@ -44,9 +44,9 @@ pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
     Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer, Invitation,
-    LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode,
-    RoomPage, RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom,
-    SessionView, SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
+    LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode, RoomPage,
+    RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom, SessionView,
+    SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
 };
 pub use webhooks::{LedgerHead, Proof, ProofParticipant, Webhook, WebhookData};
 

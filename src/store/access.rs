@@ -14,12 +14,11 @@ const SESSION_AFTER_END: SignedDuration = SignedDuration::from_hours(1);
 impl Store {
     /// Whose join link this is. The link of someone who was replaced is nobody's.
     pub async fn link_owner(&self, link: Hash) -> Result<Option<Owner>, Error> {
-        let row = sqlx::query(
-            "SELECT room, id AS participant, role FROM participants WHERE link = $1 AND replaced IS NULL",
-        )
-        .bind(&link.as_bytes()[..])
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            sqlx::query("SELECT room, id AS participant, role FROM participants WHERE link = $1 AND replaced IS NULL")
+                .bind(&link.as_bytes()[..])
+                .fetch_optional(&self.readers)
+                .await?;
         row.as_ref().map(owner).transpose()
     }
 
@@ -54,14 +53,7 @@ impl Store {
     }
 
     /// Keeps an API key. `name` says whose it is.
-    pub async fn add_key(
-        &self,
-        id: KeyId,
-        name: &str,
-        key: Hash,
-        scope: Scope,
-        at: Timestamp,
-    ) -> Result<(), Error> {
+    pub async fn add_key(&self, id: KeyId, name: &str, key: Hash, scope: Scope, at: Timestamp) -> Result<(), Error> {
         let mut tx = self.write().await?;
         insert_key(&mut tx, id, name, key, scope, at).await?;
         Ok(tx.commit().await?)

@@ -71,10 +71,7 @@ impl Store {
     /// Removes what nobody asks for any more: old answers and delivered messages.
     pub async fn purge(&self, now: Timestamp) -> Result<(), Error> {
         let before = |kept| now.saturating_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
-        sqlx::query("DELETE FROM answers WHERE created < $1")
-            .bind(before(ANSWERS_KEPT))
-            .execute(&self.writer)
-            .await?;
+        sqlx::query("DELETE FROM answers WHERE created < $1").bind(before(ANSWERS_KEPT)).execute(&self.writer).await?;
         sqlx::query("DELETE FROM outbox WHERE state = 'delivered' AND settled < $1")
             .bind(before(DELIVERED_KEPT))
             .execute(&self.writer)
@@ -122,7 +119,9 @@ fn sqlite_options(connections: u32) -> AnyPoolOptions {
 /// The file as a URL, in which a path's odd characters are escaped (RFC 3986, section 2.1).
 fn sqlite_url(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    let escaped: String =
-        path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect();
+    let escaped: String = path
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
     format!("sqlite://{escaped}?mode=rwc")
 }

@@ -1,8 +1,8 @@
 //! Messages on their way out: written with what causes them, sent by `notify`, one after the other within a lane.
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::AnyConnection;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::row::{blob, count, from_word, maybe_text, parse, text, time, word};
@@ -211,4 +211,3 @@ fn message(row: &AnyRow) -> Result<Message, Error> {
         last_error: maybe_text(row, "last_error")?,
     })
 }
-

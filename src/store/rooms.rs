@@ -10,8 +10,8 @@ use super::row::{
     count, from_json, from_word, hash, integer, json, maybe_hash, maybe_text, maybe_word, parse, text, time, word,
 };
 use super::{
-    Answer, Appointment, Booked, Change, Error, Language, NewRoom, Person, Personal, Record, RoomFilter, RoomRow, Store,
-    StoredOriginal, Taken, outbox,
+    Answer, Appointment, Booked, Change, Error, Language, NewRoom, Person, Personal, Record, RoomFilter, RoomRow,
+    Store, StoredOriginal, Taken, outbox,
 };
 use crate::id::{ParticipantId, RoomId};
 use crate::recording::Original;
@@ -173,9 +173,8 @@ impl Store {
 
     /// Rooms by start and id, without those people who were replaced.
     pub async fn rooms(&self, filter: &RoomFilter) -> Result<Vec<RoomRow>, Error> {
-        let (after, after_id) = filter.after.map_or((i64::MIN, String::new()), |(start, id)| {
-            (start.as_millisecond(), id.to_string())
-        });
+        let (after, after_id) =
+            filter.after.map_or((i64::MIN, String::new()), |(start, id)| (start.as_millisecond(), id.to_string()));
         let rows = sqlx::query(
             "SELECT id, profile_name, office, counter, reason, reference, starts, ends, phase, outcome FROM rooms
              WHERE starts >= $1 AND starts < $2 AND (starts > $3 OR (starts = $3 AND id > $4))

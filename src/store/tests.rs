@@ -488,8 +488,19 @@ async fn a_repeated_request_is_answered_as_the_first_time_and_only_for_a_day(kep
 
 async fn keys_are_listed_and_revoked_once(kept: &Kept) {
     let (id, hash) = (KeyId::new(now()), Hash::of_token("sportello_booking_x"));
-    assert!(kept.store.add_first_keys(&[(KeyId::new(now()), Hash::of_token("first"), Scope::Operator)], now()).await.unwrap());
-    assert!(!kept.store.add_first_keys(&[(KeyId::new(now()), Hash::of_token("again"), Scope::Operator)], now()).await.unwrap());
+    assert!(
+        kept.store
+            .add_first_keys(&[(KeyId::new(now()), Hash::of_token("first"), Scope::Operator)], now())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !kept
+            .store
+            .add_first_keys(&[(KeyId::new(now()), Hash::of_token("again"), Scope::Operator)], now())
+            .await
+            .unwrap()
+    );
     kept.store.add_key(id, "Prenotazioni", hash, Scope::Booking, now()).await.unwrap();
     assert_eq!(kept.store.key(hash).await.unwrap(), Some((id, Scope::Booking)));
     let keys = kept.store.keys().await.unwrap();
@@ -529,7 +540,10 @@ async fn a_failed_message_waits_and_a_parked_one_lets_the_next_pass(kept: &Kept)
     kept.store.message_failed(messages[0].id, now(), "status 410", None).await.unwrap();
     assert_eq!(kept.due(MessageKind::Webhook).await, ["second"]);
     let parked = kept.store.message(messages[0].id).await.unwrap().unwrap();
-    assert_eq!((parked.state, parked.attempts, parked.last_error.as_deref()), (MessageState::Parked, 2, Some("status 410")));
+    assert_eq!(
+        (parked.state, parked.attempts, parked.last_error.as_deref()),
+        (MessageState::Parked, 2, Some("status 410"))
+    );
 }
 
 async fn a_webhook_is_replayed_before_the_later_ones_of_its_room(kept: &Kept) {

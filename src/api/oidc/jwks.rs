@@ -161,15 +161,19 @@ impl Shelf {
             return if may_try { Look::Fetch } else { Look::Away };
         };
         match set.find(header) {
-            Ok(key) => {
-                Look::Found { key: key.clone(), refresh: may_try && now.since(*since) >= REFRESH_AFTER }
-            }
+            Ok(key) => Look::Found { key: key.clone(), refresh: may_try && now.since(*since) >= REFRESH_AFTER },
             Err(Miss::Unfit) => Look::Unknown,
             Err(Miss::Unknown) if may_try => Look::Fetch,
             // The key may be a new one that we could not be told of.
             Err(Miss::Unknown) if failed => Look::Away,
             Err(Miss::Unknown) => Look::Unknown,
         }
+    }
+
+    /// As if nobody had been asked yet: for tests that cannot wait.
+    #[cfg(test)]
+    pub(super) fn forget_attempt(&mut self) {
+        self.tried = None;
     }
 
     /// Notes how an attempt to fetch the set ended; a failed one leaves the old set in place.

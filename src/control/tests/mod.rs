@@ -58,7 +58,8 @@ async fn a_booking_that_makes_no_sense_names_the_field() {
 async fn five_wrong_codes_lock_and_a_new_code_unlocks() {
     let house = House::new().await;
     let booked = house.book().await;
-    let (link, code) = (booked.participants[1].join_token.expose(), booked.participants[1].code.as_ref().unwrap().expose());
+    let (link, code) =
+        (booked.participants[1].join_token.expose(), booked.participants[1].code.as_ref().unwrap().expose());
     let wrong = if code == "000000" { "000001" } else { "000000" };
     for left in (0..5).rev() {
         let refusal = refusal(house.control.enter_code(link, wrong, false).await);
@@ -67,7 +68,11 @@ async fn five_wrong_codes_lock_and_a_new_code_unlocks() {
     assert_eq!(refusal(house.control.enter_code(link, code, false).await), Refusal::CodeLocked, "even the right one");
     let new = house.control.reissue_code(booked.room.id, booked.participants[1].id, None).await.unwrap().code.unwrap();
     if new.expose() != code {
-        assert_eq!(refusal(house.control.enter_code(link, code, false).await), Refusal::WrongCode(4), "the old one is void");
+        assert_eq!(
+            refusal(house.control.enter_code(link, code, false).await),
+            Refusal::WrongCode(4),
+            "the old one is void"
+        );
     }
     house.control.enter_code(link, new.expose(), false).await.unwrap();
 }
@@ -76,7 +81,8 @@ async fn five_wrong_codes_lock_and_a_new_code_unlocks() {
 async fn a_slip_of_the_hand_costs_no_attempt_and_spaces_do_not_matter() {
     let house = House::new().await;
     let booked = house.book().await;
-    let (link, code) = (booked.participants[1].join_token.expose(), booked.participants[1].code.as_ref().unwrap().expose());
+    let (link, code) =
+        (booked.participants[1].join_token.expose(), booked.participants[1].code.as_ref().unwrap().expose());
     for slip in ["", "12345", "1234567", "12345x", "１２３４５６"] {
         assert!(matches!(house.control.enter_code(link, slip, false).await, Err(Error::Invalid { .. })), "{slip}");
     }
@@ -208,8 +214,11 @@ async fn after_a_restart_every_room_goes_on_in_its_phase_with_its_attempts_and_c
     let right = booked.participants[1].code.as_ref().unwrap().expose();
     let wrong = if right == "000000" { "000001" } else { "000000" };
     let _ = house.control.enter_code(link, wrong, false).await;
-    let token =
-        house.control.enter_code(booked.participants[2].join_token.expose(), booked.participants[2].code.as_ref().unwrap().expose(), false);
+    let token = house.control.enter_code(
+        booked.participants[2].join_token.expose(),
+        booked.participants[2].code.as_ref().unwrap().expose(),
+        false,
+    );
     let token = token.await.unwrap().session_token;
     let participant = booked.participants[2].id;
     house.does(booked.room.id, Command::Consent { participant, text_version: NOTICE.into() }).await;
