@@ -324,8 +324,8 @@ impl<'a> Reader<'a> {
         let recording = self.recording();
         let rooms = self.rooms();
         let log = self.log();
-        match (http, oidc, media, storage, recording, rooms, log) {
-            (Some(http), Some(oidc), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
+        match (http, media, storage, recording, rooms, log) {
+            (Some(http), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
                 if self.problems.is_empty() =>
             {
                 Ok(Config { http, oidc, media, storage, recording, rooms, log })
@@ -374,8 +374,8 @@ impl<'a> Reader<'a> {
         NonZeroU32::new(u32::try_from(number).ok()?)
     }
 
-    /// `Some(None)`: no issuer.
-    fn oidc(&mut self) -> Option<Option<oidc::Settings>> {
+    /// `None`: there is no issuer, or something is wrong with it.
+    fn oidc(&mut self) -> Option<oidc::Settings> {
         let issuer =
             self.read("oidc.issuer", "empty, or an address with https (http on this machine)", |text: String| {
                 if text.is_empty() {
@@ -383,8 +383,7 @@ impl<'a> Reader<'a> {
                 }
                 let is_right = Url::parse(&text).is_ok_and(|url| oidc::is_safe(&url) && url.query().is_none());
                 is_right.then_some(Some(text))
-            })?;
-        let Some(issuer) = issuer else { return Some(None) };
+            })??;
         let some = |text: String| given(text);
         let audience = self.read("oidc.audience", "what the issuer's tokens for this server name in `aud`", some);
         let jwks_url =
@@ -399,7 +398,7 @@ impl<'a> Reader<'a> {
                        e.g. { \"sportello-booking\" = \"booking\" }";
         let scopes =
             self.read("oidc.scopes", allowed, |scopes: BTreeMap<_, _>| Some(scopes).filter(|map| !map.is_empty()));
-        Some(Some(oidc::Settings { issuer, audience: audience?, jwks_url: jwks_url?, claim: claim?, scopes: scopes? }))
+        Some(oidc::Settings { issuer, audience: audience?, jwks_url: jwks_url?, claim: claim?, scopes: scopes? })
     }
 
     fn media(&mut self) -> Option<Media> {
@@ -604,6 +603,37 @@ mod tests {
             assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
         }
         assert_eq!(text.lines().count(), 6, "{text}");
+    }
+
+    #[test]
+    fn an_oidc_issuer_needs_tls_an_audience_and_a_table_of_scopes() {
+        assert!(Sources::new(None).read().unwrap().oidc.is_none(), "off by default");
+        let text = problems(&[("oidc.issuer", "http://login.example.it".into()), ("oidc.claim", "".into())]);
+        assert!(text.contains("oidc.issuer = \"http://login.example.it\"") && text.contains("https"), "{text}");
+        let text = problems(&[("oidc.issuer", "https://login.example.it".into())]);
+        assert!(text.contains("oidc.audience") && text.contains("oidc.scopes = {} "), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        let oidc = |word: &str| {
+            let scopes = format!("{{ \"Sportello-Booking\" = \"{word}\" }}");
+            let text = format!("issuer = \"https://login.example.it\"\naudience = \"sportello\"\nscopes = {scopes}");
+            std::fs::write(&file, format!("[oidc]\n{text}\n")).unwrap();
+            Sources::new(Some(&file))
+        };
+        let settings = oidc("booking").read().unwrap().oidc.unwrap();
+        assert_eq!(settings.scopes["Sportello-Booking"].name(), "booking");
+        let shown = oidc("booking").show().unwrap();
+        assert!(shown.contains("scopes = { \"Sportello-Booking\" = \"booking\" }"), "{shown}");
+        let text = oidc("everything").read().unwrap_err().to_string();
+        assert!(text.contains("booking, operator, compliance or metrics"), "{text}");
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        assert!(problems(&[("http.trusted_proxies", vec!["10.0.0.0/8", "::1"].into())]).is_empty());
+        let text =
+            problems(&[("http.trusted_proxies", vec!["proxy.example.it"].into()), ("http.join_burst", 0.into())]);
+        assert!(text.contains("http.trusted_proxies") && text.contains("http.join_burst = 0"), "{text}");
     }
 
     #[test]

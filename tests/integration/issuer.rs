@@ -55,7 +55,7 @@ impl Issuer {
     /// Publishes these keys from now on, and no others.
     pub(crate) fn publish(&self, keys: &[&SigningKey]) {
         let keys: Vec<_> = keys.iter().map(|key| key.jwk()).collect();
-        self.answers.lock().unwrap().keys = json!({ "keys": keys });
+        self.publish_document(json!({ "keys": keys }));
     }
 
     /// Answers this to whoever asks for keys.

@@ -11,12 +11,14 @@
     reason = "a test fails loudly, in its helpers too"
 )]
 
+mod access;
 mod admission;
 mod api;
 mod architecture;
 mod bad_input;
 mod booking;
 mod commands;
+mod issuer;
 mod openapi;
 mod restart;
 mod server;
