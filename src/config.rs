@@ -3,17 +3,20 @@
 //! Every key stands in `config/default.toml`, so that file is also the list of known keys. Reading goes on past the
 //! first wrong value: [`Problems`] names them all.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::providers::{Env, Format, Toml};
 use figment::value::Value;
 use figment::{Figment, Metadata};
+use reqwest::Url;
 use serde::de::DeserializeOwned;
 
+use crate::api::{limits, oidc};
 use crate::calendar::Calendar;
 use crate::notify::{SmsConfig, WebhookConfig};
 use crate::recording::RecorderConfig;
@@ -34,6 +37,8 @@ const SECRET_KEYS: [&str; 3] = ["webhooks.secrets", "sms.gateway_body", "sms.gat
 pub struct Config {
     /// Pages, REST and events.
     pub http: Http,
+    /// Whose bearer tokens are taken besides API keys.
+    pub oidc: Option<oidc::Settings>,
     /// The media workers.
     pub media: Media,
     /// What is kept, and where.
@@ -57,6 +62,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// What join links begin with; `None`: `http://` and the address that was bound.
     pub public_url: Option<String>,
+    /// How often one address may ask, and which proxies are believed about addresses.
+    pub limits: limits::Settings,
 }
 
 /// Section `media`.
@@ -320,6 +327,7 @@ impl<'a> Reader<'a> {
     fn config(mut self) -> Result<Config, Problems> {
         self.refuse_unknown_keys();
         let http = self.http();
+        let oidc = self.oidc();
         let media = self.media();
         let storage = self.storage();
         let recording = self.recording();
@@ -337,7 +345,9 @@ impl<'a> Reader<'a> {
                 Some(webhooks),
                 Some(sms),
                 Some(log),
-            ) if self.problems.is_empty() => Ok(Config { http, media, storage, recording, rooms, webhooks, sms, log }),
+            ) if self.problems.is_empty() => {
+                Ok(Config { http, oidc, media, storage, recording, rooms, webhooks, sms, log })
+            }
             _ => Err(Problems(self.problems)),
         }
     }
@@ -358,7 +368,55 @@ impl<'a> Reader<'a> {
                 }
             },
         );
-        Some(Http { listen: listen?, public_url: public_url? })
+        let limits = self.limits();
+        Some(Http { listen: listen?, public_url: public_url?, limits: limits? })
+    }
+
+    fn limits(&mut self) -> Option<limits::Settings> {
+        let allowed = "a list of IP addresses and networks, e.g. [\"10.20.0.0/16\"]";
+        let trusted_proxies = self.read("http.trusted_proxies", allowed, |list: Vec<String>| {
+            list.iter().map(|text| text.parse().ok()).collect()
+        });
+        let per_minute = self.allowance("http.join_per_minute");
+        let burst = self.allowance("http.join_burst");
+        let wrong = self.allowance("http.wrong_tokens_per_minute");
+        Some(limits::Settings {
+            trusted_proxies: trusted_proxies?,
+            joins: limits::Rate { per_minute: per_minute?, burst: burst? },
+            wrong_tokens: limits::Rate { per_minute: wrong?, burst: wrong? },
+        })
+    }
+
+    fn allowance(&mut self, key: &str) -> Option<NonZeroU32> {
+        let number = self.range(key, 1, 1_000_000)?;
+        NonZeroU32::new(u32::try_from(number).ok()?)
+    }
+
+    /// `None`: there is no issuer, or something is wrong with it.
+    fn oidc(&mut self) -> Option<oidc::Settings> {
+        let issuer =
+            self.read("oidc.issuer", "empty, or an address with https (http on this machine)", |text: String| {
+                if text.is_empty() {
+                    return Some(None);
+                }
+                let is_right = Url::parse(&text).is_ok_and(|url| oidc::is_safe(&url) && url.query().is_none());
+                is_right.then_some(Some(text))
+            })??;
+        let some = |text: String| given(text);
+        let audience = self.read("oidc.audience", "what the issuer's tokens for this server name in `aud`", some);
+        let jwks_url =
+            self.read("oidc.jwks_url", "empty, or an address with https (http on this machine)", |text: String| {
+                if text.is_empty() {
+                    return Some(None);
+                }
+                Url::parse(&text).ok().filter(oidc::is_safe).map(Some)
+            });
+        let claim = self.read("oidc.claim", "a claim's name, e.g. \"realm_access.roles\"", some);
+        let allowed = "a table of at least one word with what it allows (booking, operator, compliance or metrics), \
+                       e.g. { \"sportello-booking\" = \"booking\" }";
+        let scopes =
+            self.read("oidc.scopes", allowed, |scopes: BTreeMap<_, _>| Some(scopes).filter(|map| !map.is_empty()));
+        Some(oidc::Settings { issuer, audience: audience?, jwks_url: jwks_url?, claim: claim?, scopes: scopes? })
     }
 
     fn media(&mut self) -> Option<Media> {
@@ -505,6 +563,10 @@ fn origin_of(metadata: &Metadata, key: &str) -> String {
 
 /// A value as TOML writes it; secrets, and what a URL may hold of them, are left out.
 fn written(key: &str, value: &Value) -> String {
+    if let Some(table) = value.as_dict() {
+        let entries: Vec<_> = table.iter().map(|(name, value)| format!("{name:?} = {}", written(key, value))).collect();
+        return if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) };
+    }
     // JSON's strings, numbers, booleans and lists are TOML's.
     let json = |value: &Value| serde_json::to_string(value).unwrap_or_else(|_| REDACTED.into());
     let built_in = || Figment::from(Toml::string(DEFAULTS)).find_value(key).ok();
@@ -566,12 +628,43 @@ mod tests {
             "recording.thread (",
             "no such key; there are folder, longest_silence_ms, threads",
             "recorder (",
-            "no such section; there are http, log, media, recording, rooms, sms, storage, webhooks",
+            "no such section; there are http, log, media, oidc, recording, rooms, sms, storage, webhooks",
             "\"text\" or \"json\"",
         ] {
             assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
         }
         assert_eq!(text.lines().count(), 6, "{text}");
+    }
+
+    #[test]
+    fn an_oidc_issuer_needs_tls_an_audience_and_a_table_of_scopes() {
+        assert!(Sources::new(None).read().unwrap().oidc.is_none(), "off by default");
+        let text = problems(&[("oidc.issuer", "http://login.example.it".into()), ("oidc.claim", "".into())]);
+        assert!(text.contains("oidc.issuer = \"http://login.example.it\"") && text.contains("https"), "{text}");
+        let text = problems(&[("oidc.issuer", "https://login.example.it".into())]);
+        assert!(text.contains("oidc.audience") && text.contains("oidc.scopes = {} "), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        let oidc = |word: &str| {
+            let scopes = format!("{{ \"Sportello-Booking\" = \"{word}\" }}");
+            let text = format!("issuer = \"https://login.example.it\"\naudience = \"sportello\"\nscopes = {scopes}");
+            std::fs::write(&file, format!("[oidc]\n{text}\n")).unwrap();
+            Sources::new(Some(&file))
+        };
+        let settings = oidc("booking").read().unwrap().oidc.unwrap();
+        assert_eq!(settings.scopes["Sportello-Booking"].name(), "booking");
+        let shown = oidc("booking").show().unwrap();
+        assert!(shown.contains("scopes = { \"Sportello-Booking\" = \"booking\" }"), "{shown}");
+        let text = oidc("everything").read().unwrap_err().to_string();
+        assert!(text.contains("booking, operator, compliance or metrics"), "{text}");
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        assert!(problems(&[("http.trusted_proxies", vec!["10.0.0.0/8", "::1"].into())]).is_empty());
+        let text =
+            problems(&[("http.trusted_proxies", vec!["proxy.example.it"].into()), ("http.join_burst", 0.into())]);
+        assert!(text.contains("http.trusted_proxies") && text.contains("http.join_burst = 0"), "{text}");
     }
 
     #[test]

@@ -33,6 +33,7 @@
 //! | [`web`] | the embedded pages, and the demo's booking system | `api`'s problems |
 //! | [`config`] | `config/default.toml`, a file, the environment → each part's own settings | the parts' settings |
 //! | [`telemetry`] | log and metrics | `config` |
+//! | [`keys`] | API keys, made and revoked straight in the database | `store`, `control`, `config` |
 //! | [`node`] | the only file that wires the parts | everything |
 //!
 //! `sfu` and `recording` never name each other: `control` makes the tap and hands out its two ends. A test reads the
@@ -44,6 +45,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod id;
+pub mod keys;
 pub mod media;
 pub mod node;
 pub mod notify;

@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
+use serde_json::json;
 use sportello::config::{Problems, Sources};
+use sportello::id::KeyId;
+use sportello::keys::{self, ApiKey, Keys, Scope};
 use sportello::node::{Node, StartError, local_addresses};
 use sportello::{recording, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,9 +66,55 @@ enum Command {
         /// File or folder.
         path: PathBuf,
     },
+    /// Make, list and revoke API keys, also while the server runs
+    ///
+    /// The keys are in the configured database. A new key opens, and a revoked one is refused, from the next request on.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Make a key and print it, this once: only its hash is kept
+    ///
+    /// The key alone goes to standard output, what is to be known about it to standard error:
+    /// `KEY=$(sportello keys create --scope booking --name Prenotazioni)`.
+    Create {
+        /// What the key opens: booking systems, running meetings, finding recordings, or reading metrics.
+        #[arg(long, value_parser = scope_parser())]
+        scope: Scope,
+        /// Whose key it is, for the list: 1 to 100 characters.
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// Configuration file (TOML) of the node.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// List every key there ever was, oldest first: id, scope, when it was made and revoked, name
+    List {
+        /// Print one JSON array instead: objects with id, scope, name, created and revoked (null: valid).
+        #[arg(long)]
+        json: bool,
+        /// Configuration file (TOML) of the node.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Revoke a key for ever; running servers refuse it from the next request on
+    Revoke {
+        /// The key's id, from `sportello keys list`; not the key itself.
+        id: KeyId,
+        /// Configuration file (TOML) of the node.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+fn scope_parser() -> impl clap::builder::TypedValueParser<Value = Scope> {
+    let known = |name: String| Scope::ALL.into_iter().find(|scope| scope.name() == name).ok_or("no such scope");
+    PossibleValuesParser::new(Scope::ALL.map(Scope::name)).try_map(known)
 }
 
 #[derive(Subcommand)]
@@ -88,6 +138,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve(&Sources::new(config.as_deref())),
         Command::Demo { listen, data_dir, expose } => demo(listen, &data_dir, expose),
         Command::Verify { path } => verify(&path),
+        Command::Keys(command) => run_keys(&command),
         Command::Config(ConfigCommand::Check { config }) => check_config(&Sources::new(config.as_deref())),
         Command::Config(ConfigCommand::Show { config }) => show_config(&Sources::new(config.as_deref())),
     }
@@ -209,6 +260,74 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     });
     Ok(async {
         let _stopped = stopped.await;
+    })
+}
+
+fn run_keys(command: &KeysCommand) -> ExitCode {
+    let (KeysCommand::Create { config, .. } | KeysCommand::List { config, .. } | KeysCommand::Revoke { config, .. }) =
+        command;
+    let config = match Sources::new(config.as_deref()).read() {
+        Ok(config) => config,
+        Err(problems) => return wrong_configuration(&problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return FAILED;
+        }
+    };
+    let done = runtime.block_on(async {
+        let keys = Keys::open(&config).await?;
+        let done = change_or_list(&keys, command).await;
+        keys.close().await;
+        done
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            if matches!(error, keys::Error::BadName) { USAGE.into() } else { FAILED }
+        }
+    }
+}
+
+async fn change_or_list(keys: &Keys, command: &KeysCommand) -> Result<(), keys::Error> {
+    match command {
+        KeysCommand::Create { scope, name, .. } => {
+            let (id, key) = keys.create(*scope, name).await?;
+            say(key.expose());
+            complain(&format!(
+                "This is the key, shown this once: only its hash is kept. Its scope is {}, its id {id}; `sportello keys \
+                 revoke {id}` ends it.",
+                scope.name()
+            ));
+        }
+        KeysCommand::List { json: true, .. } => {
+            let list: Vec<_> = keys.list().await?.iter().map(key_json).collect();
+            say(&serde_json::Value::from(list).to_string());
+        }
+        KeysCommand::List { .. } => {
+            let list = keys.list().await?;
+            say(&format!("{:<36}  {:<10}  {:<20}  {:<20}  NAME", "ID", "SCOPE", "CREATED", "REVOKED"));
+            for key in list {
+                let revoked = key.revoked.map_or_else(|| "-".into(), |at| format!("{at:.0}"));
+                let created = format!("{:.0}", key.created);
+                say(&format!("{}  {:<10}  {created:<20}  {revoked:<20}  {}", key.id, key.scope.name(), key.name));
+            }
+        }
+        KeysCommand::Revoke { id, .. } => {
+            let key = keys.revoke(*id).await?;
+            say(&format!("revoked {id} ({}, «{}»)", key.scope.name(), key.name));
+        }
+    }
+    Ok(())
+}
+
+fn key_json(key: &ApiKey) -> serde_json::Value {
+    json!({
+        "id": key.id, "scope": key.scope, "name": key.name,
+        "created": key.created.to_string(), "revoked": key.revoked.map(|at| at.to_string()),
     })
 }
 

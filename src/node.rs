@@ -12,6 +12,8 @@ use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::limits::Limits;
+use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
@@ -45,6 +47,7 @@ pub struct Node {
     /// How text messages ended.
     text_outcomes: mpsc::Receiver<SmsOutcome>,
     metrics: Metrics,
+    limits: Limits,
     stopping: watch::Sender<bool>,
     clock: Clock,
     new_keys: Vec<(Scope, Secret)>,
@@ -91,6 +94,9 @@ pub enum StartError {
     /// The rooms.
     #[error("{0}")]
     Control(#[from] control::StartError),
+    /// The client of the OIDC issuer.
+    #[error("{0}")]
+    Oidc(#[from] NoClient),
     /// The API keys.
     #[error("cannot make API keys: {0}")]
     Keys(control::Error),
@@ -162,7 +168,14 @@ impl Node {
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
-        let api = api::Api::new(control.clone(), clock, move || rendered.render(), is_stopping);
+        let oidc = config.oidc.clone().map(|settings| Oidc::new(settings, clock)).transpose()?;
+        if let Some(oidc) = oidc.clone() {
+            // By itself: a node starts, and takes API keys, while the issuer is away.
+            tokio::spawn(oidc.warm_up());
+        }
+        let limits = Limits::new(&config.http.limits, clock);
+        let render = move || rendered.render();
+        let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self {
             listener,
@@ -173,6 +186,7 @@ impl Node {
             notifier,
             text_outcomes,
             metrics,
+            limits,
             stopping,
             clock,
             new_keys,
@@ -229,21 +243,28 @@ impl Node {
     /// # Errors
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { listener, routes, control, store, notifier, text_outcomes, metrics, stopping, clock, .. } = self;
-        let upkeep = tokio::spawn(metrics.upkeep());
+        let Self {
+            listener, routes, control, store, notifier, text_outcomes, metrics, limits, stopping, clock, ..
+        } = self;
+        let upkeep = [
+            tokio::spawn(metrics.upkeep()),
+            tokio::spawn(limits.upkeep()),
+            tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
+            tokio::spawn(tidy(store, clock)),
+        ];
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
             // Dropped or used, it means the same.
             let _stopped = no_more_messages.await;
         }));
-        let listening = tokio::spawn(hear_of_texts(control.clone(), text_outcomes));
-        let tidying = tokio::spawn(tidy(store, clock));
         let mut is_stopping = stopping.subscribe();
         let listener = listener.tap_io(|connection| {
             // Answers are small and awaited: Nagle's algorithm would only delay them. Failing, they are a bit later.
             let _nodelay = connection.set_nodelay(true);
         });
-        let server = axum::serve(listener, api::finish(routes, clock)).with_graceful_shutdown(async move {
+        // With each request its peer's address: the limits count by it.
+        let service = api::finish(routes, clock).into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
             // An error means that the sender is gone, which is a stop too.
             let _stopping = is_stopping.wait_for(|stopping| *stopping).await;
         });
@@ -262,8 +283,6 @@ impl Node {
         if tokio::time::timeout(GOODBYE_LIMIT, notifier).await.is_err() {
             tracing::warn!("some webhooks or text messages were cut off; they are sent again at the next start");
         }
-        listening.abort();
-        tidying.abort();
         if tokio::time::timeout(GOODBYE_LIMIT, &mut server).await.is_err() {
             server.abort();
         }
@@ -272,7 +291,9 @@ impl Node {
         if tokio::time::timeout(GOODBYE_LIMIT, stopping.closed()).await.is_err() {
             tracing::warn!("some clients did not take their goodbye in time");
         }
-        upkeep.abort();
+        for task in upkeep {
+            task.abort();
+        }
         tracing::info!("stopped");
         Ok(())
     }

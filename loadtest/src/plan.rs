@@ -20,7 +20,8 @@ pub struct Plan {
     /// API key with the scope `booking`.
     #[arg(long, env = "SPORTELLO_BOOKING_KEY", hide_env_values = true)]
     pub booking_key: String,
-    /// Rooms to hold at the same time.
+    /// Rooms to hold at the same time. Everyone joins from this machine's address: for more than 40 rooms raise the
+    /// server's `http.join_burst` and `http.join_per_minute`, three joins a room.
     #[arg(long, default_value_t = 1)]
     pub rooms: u32,
     /// How long each room's media flows, e.g. 20s or 5m.

@@ -1,5 +1,7 @@
-//! Who asks: an API key with a scope, or the session of one participant. Both come as `Authorization: Bearer …`.
+//! Who asks: an API key with a scope, a token of the OIDC issuer that maps to scopes, or the session of one
+//! participant. All come as `Authorization: Bearer …`, and tell themselves apart by their form.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
@@ -7,9 +9,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
 use super::Api;
+use super::oidc::{self, Refused};
 use super::problem::{Kind, Problem};
-use crate::control::{Caller, Scope};
-use crate::id::RoomId;
+use crate::control::{API_KEY_PREFIX, Caller, Scope};
+use crate::id::{KeyId, ParticipantId, RoomId};
 use crate::room::Role;
 
 /// Scopes of which one is enough.
@@ -43,16 +46,44 @@ scopes! {
     Metrics: Metrics;
 }
 
-/// The request carries an API key of one of the scopes `S`.
-#[derive(Clone, Debug)]
+/// Who calls, for what is kept per caller and for audits: `key:` and the API key's id, `oidc:` and SHA-256 (hex) of
+/// the token's issuer and subject, or `session:` and the participant's id. The same each time, and nobody's name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallerId(Who);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Who {
+    Key(KeyId),
+    Oidc([u8; 32]),
+    Session(ParticipantId),
+}
+
+impl fmt::Display for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Who::Key(id) => write!(f, "key:{id}"),
+            Who::Oidc(subject) => write!(f, "oidc:{}", hex::encode(subject)),
+            Who::Session(participant) => write!(f, "session:{participant}"),
+        }
+    }
+}
+
+impl fmt::Debug for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallerId({self})")
+    }
+}
+
+/// The request carries an API key or an OIDC token with one of the scopes `S`.
+#[derive(Clone, Copy, Debug)]
 pub struct Key<S> {
-    caller: String,
+    caller: CallerId,
     scopes: PhantomData<S>,
 }
 
 impl<S> Key<S> {
     /// Who calls.
-    pub fn caller(&self) -> &str {
+    pub fn caller(&self) -> &CallerId {
         &self.caller
     }
 }
@@ -61,12 +92,9 @@ impl<S: Scopes> FromRequestParts<Api> for Key<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let (key, scope) = api.control.key(bearer(&parts.headers)?).await?;
-        if S::ANY.contains(&scope) {
-            Ok(Self { caller: format!("key:{key}"), scopes: PhantomData })
-        } else {
-            Err(Kind::FORBIDDEN.into())
-        }
+        let granted = granted(api, bearer(&parts.headers)?).await?.ok_or(Kind::UNAUTHENTICATED)?;
+        let caller = granted.for_any(S::ANY)?;
+        Ok(Self { caller, scopes: PhantomData })
     }
 }
 
@@ -82,10 +110,13 @@ impl FromRequestParts<Api> for Participant {
     }
 }
 
-/// The request comes from someone who may run a meeting: an operator's API key (any room), or the session of a
-/// room's operator (that room).
+/// The request comes from someone who may run a meeting: an operator's API key or OIDC token (any room), or the
+/// session of a room's operator (that room).
 #[derive(Clone, Copy, Debug)]
-pub struct Operator(Option<RoomId>);
+pub struct Operator {
+    caller: CallerId,
+    own_room: Option<RoomId>,
+}
 
 impl Operator {
     /// Whether this operator may run `room`.
@@ -93,10 +124,15 @@ impl Operator {
     /// # Errors
     /// 403 if their session is for another room.
     pub fn may_run(self, room: RoomId) -> Result<RoomId, Problem> {
-        match self.0 {
+        match self.own_room {
             Some(own) if own != room => Err(Kind::FORBIDDEN.into()),
             _ => Ok(room),
         }
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &CallerId {
+        &self.caller
     }
 }
 
@@ -105,15 +141,56 @@ impl FromRequestParts<Api> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?;
-        match api.control.key(token).await.map(|(_, scope)| scope) {
-            Ok(Scope::Operator) => return Ok(Self(None)),
-            Ok(_) => return Err(Kind::FORBIDDEN.into()),
-            Err(crate::control::Error::Unauthenticated) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(granted) = granted(api, token).await? {
+            return Ok(Self { caller: granted.for_any(&[Scope::Operator])?, own_room: None });
         }
         let caller = api.control.authenticate(token).await?;
-        if caller.role == Role::Operator { Ok(Self(Some(caller.room))) } else { Err(Kind::FORBIDDEN.into()) }
+        if caller.role != Role::Operator {
+            return Err(Kind::FORBIDDEN.into());
+        }
+        Ok(Self { caller: CallerId(Who::Session(caller.participant)), own_room: Some(caller.room) })
     }
+}
+
+/// What a key or an OIDC token allows.
+struct Granted {
+    caller: CallerId,
+    scopes: Vec<Scope>,
+}
+
+impl Granted {
+    /// # Errors
+    /// 403 if none of `scopes` is allowed.
+    fn for_any(&self, scopes: &[Scope]) -> Result<CallerId, Problem> {
+        if self.scopes.iter().any(|scope| scopes.contains(scope)) {
+            Ok(self.caller)
+        } else {
+            Err(Kind::FORBIDDEN.into())
+        }
+    }
+}
+
+/// Who holds this API key or OIDC token; `None`: it has the form of neither.
+///
+/// # Errors
+/// 401 if it is not valid, 503 if that cannot be told.
+async fn granted(api: &Api, token: &str) -> Result<Option<Granted>, Problem> {
+    if token.starts_with(API_KEY_PREFIX) {
+        let (id, scope) = api.control.key(token).await?;
+        return Ok(Some(Granted { caller: CallerId(Who::Key(id)), scopes: vec![scope] }));
+    }
+    if !oidc::is_jwt(token) {
+        return Ok(None);
+    }
+    let Some(oidc) = &api.oidc else { return Err(Kind::UNAUTHENTICATED.into()) };
+    let holder = oidc.verify(token).await.map_err(|refused| match refused {
+        Refused::Token(reason) => {
+            tracing::debug!(reason, "an OIDC token was refused");
+            Problem::new(Kind::UNAUTHENTICATED).detail(reason)
+        }
+        Refused::Away => Problem::new(Kind::UNAVAILABLE).detail(refused.to_string()),
+    })?;
+    Ok(Some(Granted { caller: CallerId(Who::Oidc(holder.subject)), scopes: holder.scopes }))
 }
 
 /// The bearer token (RFC 6750, section 2.1).

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::auth::bearer;
+use super::limits::WrongToken;
 use super::problem::{Kind, Problem};
 use crate::control::{Control, Error, SessionMessage, Subscription, SubscriptionEnd};
 
@@ -70,7 +71,8 @@ async fn follow(
         .protocols([PROTOCOL])
         .max_message_size(INCOMING_LIMIT)
         .max_frame_size(INCOMING_LIMIT);
-    Ok(upgrade.on_upgrade(async move |mut socket| {
+    let is_wrong = subscription.is_none();
+    let mut response = upgrade.on_upgrade(async move |mut socket| {
         let code = match subscription {
             Some(subscription) => tell(&api, &mut socket, subscription).await,
             None => Some((CLOSE_SESSION_ENDED, "the session is over")),
@@ -80,7 +82,11 @@ async fn follow(
             // A client that is gone needs no goodbye.
             let _sent = tokio::time::timeout(SEND_LIMIT, socket.send(close)).await;
         }
-    }))
+    });
+    if is_wrong {
+        response.extensions_mut().insert(WrongToken);
+    }
+    Ok(response)
 }
 
 async fn subscribe(control: &Control, token: &str) -> Result<Subscription, Error> {

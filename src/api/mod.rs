@@ -10,7 +10,9 @@ pub mod conditional;
 pub mod events;
 pub mod extract;
 mod layers;
+pub mod limits;
 pub mod media;
+pub mod oidc;
 pub mod operator;
 pub mod participant;
 pub mod problem;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
@@ -33,6 +36,8 @@ use utoipa_swagger_ui::{Config as PageConfig, SwaggerUi};
 
 pub use layers::finish;
 
+use self::limits::Limits;
+use self::oidc::Oidc;
 use crate::clock::Clock;
 use crate::control::{Control, Scope, Webhook};
 
@@ -46,6 +51,9 @@ const SDP_LIMIT: usize = 128 << 10;
 pub struct Api {
     control: Control,
     clock: Clock,
+    /// Whose bearer tokens are taken besides API keys, if anybody's.
+    oidc: Option<Oidc>,
+    limits: Limits,
     render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Becomes true when the node stops: connections that would never end by themselves are closed then.
     stopping: watch::Receiver<bool>,
@@ -56,10 +64,12 @@ impl Api {
     pub fn new(
         control: Control,
         clock: Clock,
+        oidc: Option<Oidc>,
+        limits: Limits,
         render_metrics: impl Fn() -> String + Send + Sync + 'static,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { control, clock, render_metrics: Arc::new(render_metrics), stopping }
+        Self { control, clock, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
     }
 }
 
@@ -68,8 +78,9 @@ pub fn routes(api: Api) -> Router {
     let (router, document) = described_routes();
     let document = document.to_json().unwrap_or_default();
     let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
+    let limits = from_fn_with_state(api.limits.clone(), limits::limit_wrong_tokens);
     let page = SwaggerUi::new("/docs").config(PageConfig::from("/v1/openapi.json").try_it_out_enabled(false));
-    router.route("/v1/openapi.json", get(serve_document)).with_state(api).merge(page)
+    router.route("/v1/openapi.json", get(serve_document)).layer(limits).with_state(api).merge(page)
 }
 
 /// The OpenAPI document of [`routes`].
@@ -115,7 +126,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
 fn describe_security(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     for scope in Scope::ALL {
-        let description = format!("An API key with the scope `{}`", scope.name());
+        let description = format!("An API key with the scope `{0}`, or an OIDC token that maps to `{0}`", scope.name());
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(format!("{} key", scope.name()), SecurityScheme::Http(scheme));
     }
@@ -136,6 +147,9 @@ fn describe_problems(document: &mut OpenApi) {
             if operation.security.is_some() {
                 problems.push(("401", "No valid key or session token"));
                 problems.push(("403", "Not allowed with this key or session"));
+            }
+            if operation.security.is_some() || path.starts_with("/v1/join/") {
+                problems.push(("429", "Too many requests from this address; `Retry-After` says when to come back"));
             }
             if path.starts_with("/v1/rooms") && operation.request_body.is_some() || path.contains("{room}") {
                 problems.push(("409", "The room does not allow it as it stands"));

@@ -11,6 +11,7 @@ use utoipa_axum::routes;
 use super::Api;
 use super::auth::Participant;
 use super::extract::{Json, Path};
+use super::limits::MayJoin;
 use super::problem::{Kind, Problem};
 use crate::control::{Secret, Session, SessionView, Welcome};
 use crate::room::Command;
@@ -52,7 +53,7 @@ pub struct ConsentGiven {
 #[utoipa::path(get, path = "/v1/join/{token}", tag = "participant",
     params(("token" = String, Path, description = "The link's token", example = "dWqIYlYp0mPBkdJwJSDSIA")),
     responses((status = 200, description = "The appointment", body = Welcome)))]
-async fn welcome(State(api): State<Api>, Path(token): Path<String>) -> Result<JsonBody<Welcome>, Problem> {
+async fn welcome(_: MayJoin, State(api): State<Api>, Path(token): Path<String>) -> Result<JsonBody<Welcome>, Problem> {
     Ok(JsonBody(api.control.welcome(&token).await?))
 }
 
@@ -66,6 +67,7 @@ async fn welcome(State(api): State<Api>, Path(token): Path<String>) -> Result<Js
     request_body(content = CodeEntry, description = "The code"),
     responses((status = 200, description = "Admitted", body = Session)))]
 async fn enter_code(
+    _: MayJoin,
     State(api): State<Api>,
     Path(token): Path<String>,
     Json(entry): Json<CodeEntry>,

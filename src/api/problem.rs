@@ -129,6 +129,8 @@ impl Kind {
         "This Idempotency-Key was used for another request",
     );
     pub const UNKNOWN_WEBHOOK: Self = Self("unknown-webhook", StatusCode::NOT_FOUND, "There is no such webhook");
+    pub const TOO_MANY_REQUESTS: Self =
+        Self("too-many-requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this address");
     pub const TOO_LARGE: Self = Self("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large");
     pub const UNSUPPORTED_MEDIA_TYPE: Self =
         Self("unsupported-media-type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "This content type is not read here");

@@ -42,7 +42,7 @@ pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secr
 pub use book::{Repeatable, SlotSearch};
 pub use invite::TextMessages;
 pub use seam::{Media, Recording};
-pub use secrets::CodeKey;
+pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
     Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer, Invitation,
@@ -342,7 +342,7 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Makes one API key of each scope if there are none at all, and returns them: to be shown this once.
     pub async fn ensure_keys(&self) -> Result<Vec<(Scope, Secret)>, Error> {
         let made: Result<Vec<_>, Fault> =
-            Scope::ALL.into_iter().map(|scope| Ok((scope, secrets::new_api_key(scope)?))).collect();
+            Scope::ALL.into_iter().map(|scope| Ok((scope, new_api_key(scope)?))).collect();
         let made = made.map_err(Error::Unavailable)?;
         let now = self.shared.clock.now().wall;
         let kept: Vec<_> =
@@ -351,7 +351,8 @@ impl<M: Media, R: Recording> Control<M, R> {
         Ok(if first { made } else { Vec::new() })
     }
 
-    /// Which API key this is, and what its holder may do.
+    /// Which API key this is, and what its holder may do. Asked of the database each time: a revoked key is refused at
+    /// once.
     pub async fn key(&self, key: &str) -> Result<(KeyId, Scope), Error> {
         let known = self.shared.store.key(Hash::of_token(key)).await.map_err(unavailable)?;
         known.ok_or(Error::Unauthenticated)

@@ -123,9 +123,16 @@ pub(super) fn new_session() -> Result<Secret, Fault> {
     Ok(Secret::new(URL_SAFE_NO_PAD.encode(random::<TOKEN_BYTES>()?)))
 }
 
+/// What every API key begins with.
+pub const API_KEY_PREFIX: &str = "sportello_";
+
 /// A new API key, which says whose it is and what it opens: for people, and for scanners that look for leaked keys.
-pub(super) fn new_api_key(scope: Scope) -> Result<Secret, Fault> {
-    Ok(Secret::new(format!("sportello_{}_{}", scope.name(), URL_SAFE_NO_PAD.encode(random::<TOKEN_BYTES>()?))))
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn new_api_key(scope: Scope) -> Result<Secret, Fault> {
+    let random = URL_SAFE_NO_PAD.encode(random::<TOKEN_BYTES>()?);
+    Ok(Secret::new(format!("{API_KEY_PREFIX}{}_{random}", scope.name())))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Fault> {

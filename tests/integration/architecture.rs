@@ -18,8 +18,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["room", "calendar", "rtp", "sfu", "recording", "store", "notify"]),
     ("api", &["room", "control"]),
     ("web", &["api"]),
-    ("config", &["room", "calendar", "sfu", "recording", "notify"]),
+    ("config", &["room", "calendar", "sfu", "recording", "notify", "api"]),
     ("telemetry", &["config"]),
+    ("keys", &["store", "control", "config"]),
     (
         "node",
         &[

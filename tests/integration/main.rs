@@ -11,6 +11,7 @@
     reason = "a test fails loudly, in its helpers too"
 )]
 
+mod access;
 mod admission;
 mod api;
 mod architecture;
@@ -20,6 +21,7 @@ mod commands;
 mod database;
 mod day;
 mod guesses;
+mod issuer;
 mod many;
 mod openapi;
 mod receiver;

@@ -229,6 +229,7 @@ const de = {
   "problem.forbidden": "Das dürfen Sie nicht.",
   "problem.cannot-attest": "Das kann nicht bestätigt werden: Eine der beiden Personen kann dieses Gerät nicht teilen.",
   "problem.share": "Der Bildschirm wurde nicht geteilt.",
+  "problem.too-many-requests": "Zu viele Anfragen aus diesem Netz. Warten Sie eine Minute und versuchen Sie es noch einmal.",
   "problem.unavailable": "Der Dienst ist im Moment nicht verfügbar. Versuchen Sie es gleich noch einmal.",
   "problem.too-many-requests": "Zu viele Versuche in kurzer Zeit. Bitte warten Sie eine Minute und versuchen Sie es erneut.",
 

@@ -229,6 +229,7 @@ const en = {
   "problem.forbidden": "You are not allowed to do that.",
   "problem.cannot-attest": "This cannot be attested: one of the two cannot share that device.",
   "problem.share": "The screen was not shared.",
+  "problem.too-many-requests": "Too many requests from this network. Wait a minute and try again.",
   "problem.unavailable": "The service is not available at this moment. Try again shortly.",
   "problem.too-many-requests": "Too many attempts in a short time. Wait a minute and try again.",
 

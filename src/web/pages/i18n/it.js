@@ -229,6 +229,7 @@ export default {
   "problem.forbidden": "Non hai il permesso di farlo.",
   "problem.cannot-attest": "Non si può attestare: una delle due persone non può condividere quel dispositivo.",
   "problem.share": "Lo schermo non è stato condiviso.",
+  "problem.too-many-requests": "Troppe richieste da questa rete. Aspetta un minuto e riprova.",
   "problem.unavailable": "Il servizio non è disponibile in questo momento. Riprova tra poco.",
   "problem.too-many-requests": "Hai fatto troppi tentativi in poco tempo. Aspetta un minuto e riprova.",
 
