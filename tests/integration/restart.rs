@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::database::Database;
 use crate::server::{Server, Signal, delega, refused, text};
 
 #[tokio::test]
@@ -18,8 +19,9 @@ async fn a_stopped_server_ends_well_and_tells_those_who_listen() {
 
 #[tokio::test]
 async fn a_restart_keeps_rooms_sessions_and_keys() {
-    for signal in [Signal::Term, Signal::Kill] {
-        let server = Server::start().await;
+    let each = [Database::Sqlite, Database::Postgres].into_iter();
+    for (database, signal) in each.flat_map(|database| [(database, Signal::Term), (database, Signal::Kill)]) {
+        let server = Server::start_on(database).await;
         let (booked, operator) = server.open_room().await;
         let path = format!("/v1/rooms/{}", booked.room);
         let ledger = format!("{path}/ledger");
@@ -32,7 +34,7 @@ async fn a_restart_keeps_rooms_sessions_and_keys() {
         let mut server = server.restart(signal).await;
         let room = server.get(&path, server.key("booking")).await;
         assert_eq!(room["reference"], "PRN-2026-000123");
-        assert_eq!(server.get("/v1/session", &operator).await["me"]["role"], "operator", "{signal:?}");
+        assert_eq!(server.get("/v1/session", &operator).await["me"]["role"], "operator", "{database:?}, {signal:?}");
         let after = server.get(&ledger, server.key("booking")).await;
         let (before, after) = (before.as_array().unwrap(), after.as_array().unwrap());
         assert_eq!(after[..before.len()], before[..], "the ledger only grows");

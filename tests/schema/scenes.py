@@ -12,6 +12,8 @@ class Scene:
     """What is put into a request. `body` changes the generated body, or is one."""
 
     path: dict[str, str] = field(default_factory=dict)
+    #: The room's entity tag.
+    revision: str = '"1"'
     bearer: str | None = None
     body: Callable[[Any], Any] | None = None
 
@@ -23,7 +25,7 @@ def key(scope):
 def room(scope, state, body=None):
     def scene(world):
         found = getattr(world, state)()
-        return Scene({"room": found.id}, world.keys[scope], body and body(world, found))
+        return Scene({"room": found.id}, found.revision(), world.keys[scope], body and body(world, found))
 
     return scene
 
@@ -32,7 +34,7 @@ def person(scope, state, role, body=None):
     def scene(world):
         found = getattr(world, state)()
         path = {"room": found.id, "participant": found.people[role]["id"]}
-        return Scene(path, world.keys[scope], body and body(world, found))
+        return Scene(path, found.revision(), world.keys[scope], body and body(world, found))
 
     return scene
 
@@ -40,7 +42,8 @@ def person(scope, state, role, body=None):
 def session(state, role="delegato", body=None):
     def scene(world):
         found = getattr(world, state)()
-        return Scene({"connection": found.connection or ""}, found.sessions[role], body and body(world, found))
+        path = {"connection": found.connection or ""}
+        return Scene(path, bearer=found.sessions[role], body=body and body(world, found))
 
     return scene
 
@@ -48,7 +51,7 @@ def session(state, role="delegato", body=None):
 def link(body=None):
     def scene(world):
         found = world.booked()
-        return Scene({"token": found.people["delegato"]["join_token"]}, None, body and body(found))
+        return Scene({"token": found.people["delegato"]["join_token"]}, body=body and body(found))
 
     return scene
 
@@ -68,6 +71,10 @@ def bookable(world, body):
 def consent_in_force(world, found):
     version = world.ask("GET", "/v1/session", found.sessions["delegato"])["consent_text_version"]
     return instead(text_version=version)
+
+
+def webhook(world):
+    return Scene({"webhook": world.webhook()}, bearer=world.keys["booking"])
 
 
 SCENES: dict[str, Callable[[World], Scene]] = {
@@ -108,6 +115,9 @@ SCENES: dict[str, Callable[[World], Scene]] = {
         "booking", "booked", "delegante", lambda *_: lambda _: {"role": "delegante", "name": "Un'altra"}
     ),
     "extend": room("operator", "extended", lambda *_: instead(hours=2)),
+    "list_webhooks": key("booking"),
+    "show_webhook": webhook,
+    "replay_webhook": webhook,
 }
 
 

@@ -18,12 +18,17 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
 
 import scenes  # noqa: E402
 from server import ARTEFACTS, Server  # noqa: E402
+from test_webhooks import SECRET, Receiver  # noqa: E402
 from world import World  # noqa: E402
 
 #: Statuses that no request of this test can bring about, and where else they are seen.
 ELSEWHERE = {
     ("follow", "101"): "a WebSocket; tests/integration follows sessions",
     ("attest", "204"): "needs a device that sends; tests/integration/day.rs attests",
+}
+#: All requests come from one address, and many of them are wrong on purpose.
+NO_LIMITS = {
+    f"HTTP__{limit}": "1000000" for limit in ("JOIN_PER_MINUTE", "JOIN_BURST", "WRONG_TOKENS_PER_MINUTE")
 }
 #: Longer than any body that is read.
 TOO_LARGE = 200_000
@@ -32,7 +37,10 @@ TOO_LARGE = 200_000
 class Document(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = Server()
+        receiver = Receiver()
+        cls.addClassCleanup(receiver.server_close)
+        cls.addClassCleanup(receiver.shutdown)
+        cls.server = Server(WEBHOOKS__URL=receiver.url, WEBHOOKS__SECRETS=SECRET, **NO_LIMITS)
         cls.addClassCleanup(cls.server.stop)
         asyncio.run(cls.server.ready())
         cls.world = World(cls.server.url, cls.server.keys)

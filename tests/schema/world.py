@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import datetime, timedelta, timezone
+from time import sleep
 
 import requests
 
@@ -112,6 +113,16 @@ class World:
         room.connection = answer.headers["Location"].rsplit("/", 1)[1]
         return room
 
+    def webhook(self):
+        """One that was delivered."""
+        self.booked()
+        for _ in range(100):
+            page = self.ask("GET", "/v1/webhooks?state=delivered&limit=1", self.keys["booking"])
+            if page["webhooks"]:
+                return page["webhooks"][0]["id"]
+            sleep(0.05)
+        raise AssertionError("no webhook was delivered")
+
 
 class Room:
     def __init__(self, world, booked):
@@ -127,6 +138,10 @@ class Room:
         version = self.world.ask("GET", "/v1/session", session)["consent_text_version"]
         self.world.ask("POST", "/v1/session/consent", session, json={"text_version": version})
         self.world.ask("POST", "/v1/session/enter", session)
+
+    def revision(self):
+        """The entity tag of now."""
+        return f'"{self.world.ask("GET", f"/v1/rooms/{self.id}", self.world.keys["booking"])["revision"]}"'
 
     def admitted(self, role):
         person = self.people[role]
