@@ -18,14 +18,19 @@ use serde::de::DeserializeOwned;
 
 use crate::api::{limits, oidc};
 use crate::calendar::Calendar;
+use crate::notify::{SmsConfig, WebhookConfig};
 use crate::recording::RecorderConfig;
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
+
+mod messages;
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "SPORTELLO__";
 /// What `config show` and problems print in place of a password.
 const REDACTED: &str = "…";
+/// Keys whose values are secret, or may hold one.
+const SECRET_KEYS: [&str; 3] = ["webhooks.secrets", "sms.gateway_body", "sms.gateway_authorization"];
 
 /// The node's whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub struct Config {
     pub recording: Recording,
     /// Rules that all rooms share.
     pub rooms: Rooms,
+    /// Section `webhooks`; `None`: there are none.
+    pub webhooks: Option<WebhookConfig>,
+    /// Section `sms`.
+    pub sms: SmsConfig,
     /// The log.
     pub log: Log,
 }
@@ -323,12 +332,21 @@ impl<'a> Reader<'a> {
         let storage = self.storage();
         let recording = self.recording();
         let rooms = self.rooms();
+        let webhooks = self.webhooks();
+        let sms = self.sms();
         let log = self.log();
-        match (http, media, storage, recording, rooms, log) {
-            (Some(http), Some(media), Some(storage), Some(recording), Some(rooms), Some(log))
-                if self.problems.is_empty() =>
-            {
-                Ok(Config { http, oidc, media, storage, recording, rooms, log })
+        match (http, media, storage, recording, rooms, webhooks, sms, log) {
+            (
+                Some(http),
+                Some(media),
+                Some(storage),
+                Some(recording),
+                Some(rooms),
+                Some(webhooks),
+                Some(sms),
+                Some(log),
+            ) if self.problems.is_empty() => {
+                Ok(Config { http, oidc, media, storage, recording, rooms, webhooks, sms, log })
             }
             _ => Err(Problems(self.problems)),
         }
@@ -543,21 +561,34 @@ fn origin_of(metadata: &Metadata, key: &str) -> String {
     }
 }
 
-/// A value as TOML writes it; a password in a URL is left out.
+/// A value as TOML writes it; secrets, and what a URL may hold of them, are left out.
 fn written(key: &str, value: &Value) -> String {
-    if key == "storage.database"
-        && let Some(url) = value.as_str()
-        && let Some((scheme, rest)) = url.split_once("://")
-        && let Some((_, host)) = rest.rsplit_once('@')
-    {
-        return format!("\"{scheme}://{REDACTED}@{host}\"");
-    }
     if let Some(table) = value.as_dict() {
         let entries: Vec<_> = table.iter().map(|(name, value)| format!("{name:?} = {}", written(key, value))).collect();
         return if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) };
     }
     // JSON's strings, numbers, booleans and lists are TOML's.
-    serde_json::to_string(value).unwrap_or_else(|_| REDACTED.into())
+    let json = |value: &Value| serde_json::to_string(value).unwrap_or_else(|_| REDACTED.into());
+    let built_in = || Figment::from(Toml::string(DEFAULTS)).find_value(key).ok();
+    match value.as_str() {
+        _ if SECRET_KEYS.contains(&key) && built_in().is_none_or(|default| json(&default) != json(value)) => {
+            format!("\"{REDACTED}\"")
+        }
+        Some(url) if url.contains("://") => json(&without_secrets(url).into()),
+        _ => json(value),
+    }
+}
+
+/// A URL without user, password and query.
+fn without_secrets(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
+    match url.split_once("://") {
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://{REDACTED}@{host}{query}"),
+            None => format!("{scheme}://{rest}{query}"),
+        },
+        None => format!("{url}{query}"),
+    }
 }
 
 #[cfg(test)]
@@ -597,7 +628,7 @@ mod tests {
             "recording.thread (",
             "no such key; there are folder, longest_silence_ms, threads",
             "recorder (",
-            "no such section; there are http, log, media, oidc, recording, rooms, storage",
+            "no such section; there are http, log, media, oidc, recording, rooms, sms, storage, webhooks",
             "\"text\" or \"json\"",
         ] {
             assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");

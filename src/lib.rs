@@ -27,6 +27,7 @@
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
 //! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
+//! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
 //! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
 //! | [`web`] | the embedded pages, and the demo's booking system | `api`'s problems |

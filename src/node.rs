@@ -5,19 +5,19 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::limits::Limits;
 use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
-use crate::control::{self, CodeKey, Control, Scope, Secret};
+use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
+use crate::notify::{self, Notifier, SmsOutcome};
 use crate::recording::Recorder;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
@@ -31,12 +31,21 @@ const FINISH_LIMIT: Duration = Duration::from_secs(20);
 /// How long open connections may take to end after that.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 
+/// Ends of text messages that wait for their rooms. When they are more, the gateway's next message waits.
+const TEXT_OUTCOMES: usize = 64;
+/// How often the database is tidied up: an hour more or less matters to nothing that is kept for days.
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+
 /// A node that listens; [`Node::run`] makes it answer.
 pub struct Node {
     listener: TcpListener,
     address: SocketAddr,
     routes: Router,
     control: Control,
+    store: Store,
+    notifier: Notifier<Store>,
+    /// How text messages ended.
+    text_outcomes: mpsc::Receiver<SmsOutcome>,
     metrics: Metrics,
     limits: Limits,
     stopping: watch::Sender<bool>,
@@ -79,6 +88,9 @@ pub enum StartError {
     /// The recorder.
     #[error("cannot start the recorder: {0}")]
     Recorder(io::Error),
+    /// Webhooks and text messages.
+    #[error("{0}")]
+    Notify(#[from] notify::ClientError),
     /// The rooms.
     #[error("{0}")]
     Control(#[from] control::StartError),
@@ -123,20 +135,35 @@ impl Node {
         let store = Store::open(&config.database()).await?;
         let sfu = Sfu::start(&config.sfu(), clock)?;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
+        let text_messages = code_key.seal(Purpose::TextMessage)?;
+        let (outcomes, text_outcomes) = mpsc::channel(TEXT_OUTCOMES);
+        let notifier = notify::Settings {
+            webhooks: config.webhooks.clone(),
+            sms: config.sms.gateway.clone().map(|gateway| notify::Sms {
+                gateway,
+                seal: text_messages.clone(),
+                outcomes,
+            }),
+        };
+        let notifier = Notifier::new(store.clone(), notifier, clock)?;
         let settings = control::Settings {
             profiles,
             public_url: config.http.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
             consent_text_version: config.rooms.consent_text_version.clone(),
             calendar: config.calendar()?,
             capacity: config.rooms.capacity,
-            webhooks: false,
-            sms: None,
+            webhooks: config.webhooks.is_some(),
+            sms: config
+                .sms
+                .gateway
+                .is_some()
+                .then_some(TextMessages { seal: text_messages, language: config.sms.language }),
             answers: code_key.seal(Purpose::KeptAnswer)?,
-            posted: Arc::new(Notify::new()),
+            posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
         };
-        let control = Control::start(store, sfu, recorder, settings, clock).await?;
+        let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
 
         let (stopping, is_stopping) = watch::channel(false);
@@ -150,7 +177,21 @@ impl Node {
         let render = move || rendered.render();
         let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
-        Ok(Self { listener, address, routes, control, metrics, limits, stopping, clock, new_keys, secrets })
+        Ok(Self {
+            listener,
+            address,
+            routes,
+            control,
+            store,
+            notifier,
+            text_outcomes,
+            metrics,
+            limits,
+            stopping,
+            clock,
+            new_keys,
+            secrets,
+        })
     }
 
     /// The address that pages and REST answer on, with the port that was bound.
@@ -202,8 +243,17 @@ impl Node {
     /// # Errors
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { listener, routes, control, metrics, limits, stopping, clock, .. } = self;
+        let Self {
+            listener, routes, control, store, notifier, text_outcomes, metrics, limits, stopping, clock, ..
+        } = self;
         let upkeep = [tokio::spawn(metrics.upkeep()), tokio::spawn(limits.upkeep())];
+        let (last_message, no_more_messages) = oneshot::channel::<()>();
+        let notifier = tokio::spawn(notifier.run(async {
+            // Dropped or used, it means the same.
+            let _stopped = no_more_messages.await;
+        }));
+        let listening = tokio::spawn(hear_of_texts(control.clone(), text_outcomes));
+        let tidying = tokio::spawn(tidy(store, clock));
         let mut is_stopping = stopping.subscribe();
         let listener = listener.tap_io(|connection| {
             // Answers are small and awaited: Nagle's algorithm would only delay them. Failing, they are a bit later.
@@ -225,6 +275,13 @@ impl Node {
         if tokio::time::timeout(FINISH_LIMIT, control.shutdown()).await.is_err() {
             tracing::error!("some originals were not finished in time; what was acknowledged is on disk");
         }
+        // What is under way may arrive; the rest waits in the database for the next start.
+        drop(last_message);
+        if tokio::time::timeout(GOODBYE_LIMIT, notifier).await.is_err() {
+            tracing::warn!("some webhooks or text messages were cut off; they are sent again at the next start");
+        }
+        listening.abort();
+        tidying.abort();
         if tokio::time::timeout(GOODBYE_LIMIT, &mut server).await.is_err() {
             server.abort();
         }
@@ -244,6 +301,25 @@ impl Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Has the rooms' ledgers say how text messages ended.
+async fn hear_of_texts(control: Control, mut outcomes: mpsc::Receiver<SmsOutcome>) {
+    while let Some(SmsOutcome { room, participant, sent, .. }) = outcomes.recv().await {
+        if let Err(error) = control.message_settled(room, participant, sent).await {
+            tracing::warn!(%room, %error, "a text message's end could not be written down");
+        }
+    }
+}
+
+/// Removes from the database what nobody asks for any more, now and then.
+async fn tidy(store: Store, clock: Clock) {
+    loop {
+        if let Err(error) = store.purge(clock.now().wall).await {
+            tracing::warn!(%error, "the database could not be tidied up");
+        }
+        tokio::time::sleep(TIDY_EVERY).await;
     }
 }
 

@@ -6,46 +6,61 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// One server. Clones share its connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Api {
+pub struct Api {
     http: reqwest::Client,
     url: String,
 }
 
 /// What a booking gives back.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Booked {
+pub struct Booked {
+    /// The room.
     pub room: Room,
+    /// Everyone's way in, in the booking's order.
     pub participants: Vec<Participant>,
 }
 
 /// The part of a room's view that is used here.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Room {
+pub struct Room {
+    /// Its name.
     pub id: String,
 }
 
 /// One person's way in.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Participant {
+pub struct Participant {
+    /// Their name in the room.
     pub id: String,
+    /// Their role, in the API's words.
     pub role: String,
+    /// The link: it identifies.
     pub join_token: String,
+    /// The code: it admits.
     pub code: String,
 }
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
+pub enum ApiError {
     /// The server was not reached, or its answer was not what it should be.
     #[error("{0}")]
     Http(#[from] reqwest::Error),
     /// It refused.
     #[error("{what}: {status} {problem}")]
-    Refused { what: String, status: u16, problem: String },
+    Refused {
+        /// Method and path.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// The problem document.
+        problem: String,
+    },
     /// Its answer lacks something.
     #[error("{0}")]
     Answer(&'static str),
@@ -53,17 +68,17 @@ pub(crate) enum ApiError {
 
 impl Api {
     /// A client of the server at `url`.
-    pub(crate) fn new(url: &str) -> Self {
+    pub fn new(url: &str) -> Self {
         Self { http: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
     }
 
     /// The address of `path`.
-    pub(crate) fn address(&self, path: &str) -> String {
+    pub fn address(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
     /// Books a `delega` room that begins now.
-    pub(crate) async fn book(&self, key: &str, number: u32) -> Result<Booked, ApiError> {
+    pub async fn book(&self, key: &str, number: u32) -> Result<Booked, ApiError> {
         let now = Timestamp::now();
         let end = now + SignedDuration::from_mins(30);
         let person = |role: &str| json!({"role": role, "name": format!("{role} {number}")});
@@ -72,11 +87,26 @@ impl Api {
             "reason": "Prova di carico", "start": now.to_string(), "end": end.to_string(),
             "participants": [person("operator"), person("delegato"), person("delegante")],
         });
-        Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(&booking)).await?.json().await?)
+        self.book_this(key, &booking).await
+    }
+
+    /// Books a room.
+    pub async fn book_this(&self, key: &str, booking: &Value) -> Result<Booked, ApiError> {
+        Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(booking)).await?.json().await?)
+    }
+
+    /// Asks for something, with a query.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, ApiError> {
+        Ok(self.send(Method::GET, path, key, |request| request.query(query)).await?.json().await?)
     }
 
     /// Types the code, agrees to the recording and enters the waiting room; gives the session token.
-    pub(crate) async fn join(&self, participant: &Participant) -> Result<String, ApiError> {
+    pub async fn join(&self, participant: &Participant) -> Result<String, ApiError> {
         #[derive(Deserialize)]
         struct Session {
             session_token: String,
@@ -94,20 +124,20 @@ impl Api {
     }
 
     /// The operator opens the room.
-    pub(crate) async fn open(&self, operator: &str, room: &str) -> Result<(), ApiError> {
+    pub async fn open(&self, operator: &str, room: &str) -> Result<(), ApiError> {
         self.send(Method::POST, &format!("/v1/rooms/{room}/open"), operator, |request| request).await?;
         Ok(())
     }
 
     /// The operator lets someone in.
-    pub(crate) async fn admit(&self, operator: &str, room: &str, participant: &str) -> Result<(), ApiError> {
+    pub async fn admit(&self, operator: &str, room: &str, participant: &str) -> Result<(), ApiError> {
         let path = format!("/v1/rooms/{room}/participants/{participant}/admit");
         self.send(Method::POST, &path, operator, |request| request).await?;
         Ok(())
     }
 
     /// The operator ends the meeting. Always `incomplete`: no act was done here.
-    pub(crate) async fn conclude(&self, operator: &str, room: &str) -> Result<(), ApiError> {
+    pub async fn conclude(&self, operator: &str, room: &str) -> Result<(), ApiError> {
         let outcome = json!({"outcome": "incomplete", "extension_hours": 0});
         let path = format!("/v1/rooms/{room}/conclude");
         self.send(Method::POST, &path, operator, |request| request.json(&outcome)).await?;
@@ -115,7 +145,7 @@ impl Api {
     }
 
     /// Posts the offer; gives the answer and the connection's location.
-    pub(crate) async fn offer(&self, session: &str, offer: String) -> Result<(String, String), ApiError> {
+    pub async fn offer(&self, session: &str, offer: String) -> Result<(String, String), ApiError> {
         let with_offer = |request: RequestBuilder| request.header(CONTENT_TYPE, "application/sdp").body(offer);
         let answer = self.send(Method::POST, "/v1/session/media", session, with_offer).await?;
         let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
@@ -124,7 +154,7 @@ impl Api {
     }
 
     /// Ends a media connection.
-    pub(crate) async fn hang_up(&self, session: &str, location: &str) -> Result<(), ApiError> {
+    pub async fn hang_up(&self, session: &str, location: &str) -> Result<(), ApiError> {
         self.send(Method::DELETE, location, session, |request| request).await?;
         Ok(())
     }

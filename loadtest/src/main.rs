@@ -1,42 +1,56 @@
-//! Drives a Sportello server from outside, as the world does: books rooms, types the codes, admits, and holds
-//! WebRTC calls with real Opus and VP8. Knows the wire only, nothing of the server's own code: a parser that both
-//! sides shared would hide its bugs from this tool.
-//!
-//! ```text
-//! booking ─ POST /v1/rooms ─> plan::Room ─ three clients each ─> client::hold ─> report::Report ─> exit code
-//! ```
-
-mod api;
-mod client;
-mod media;
-mod plan;
-mod report;
+//! The command line of `loadtest`: what to drive, and the exit code.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::Parser;
-use tokio::task::JoinSet;
+use clap::{Parser, Subcommand};
+use loadtest::book::{self, Bookings};
+use loadtest::guess::{self, Guesses};
+use loadtest::plan::{self, Plan};
 
-use crate::plan::{Plan, hold_room};
-use crate::report::Report;
+/// Drives a Sportello server from outside, as booking systems, citizens and officers do.
+///
+/// Exit codes: 0 all limits were kept, 1 a limit was missed, 2 it could not begin.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold rooms: three WebRTC clients each, with real Opus and VP8
+    Call(Plan),
+    /// Book many rooms of one day and list them
+    Book(Bookings),
+    /// Guess a room's codes from many addresses, while honest people next door type theirs
+    Guess(Guesses),
+}
 
 #[tokio::main]
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: its output is its work")]
 async fn main() -> ExitCode {
-    let plan = Plan::parse();
+    let Arguments { command } = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match run(plan).await {
-        Ok((plan, report)) => {
-            if plan.json {
-                println!("{}", report.json());
-            } else {
-                print!("{}", report.table());
-            }
-            let misses = report.misses(&plan.limits);
+    let outcome = match command {
+        Command::Call(plan) => plan::run(plan).await.map_err(|error| error.to_string()).map(|(plan, report)| {
+            (if plan.json { report.json() } else { report.table() }, report.misses(&plan.limits))
+        }),
+        Command::Book(plan) => book::run(&plan)
+            .await
+            .map_err(|error| error.to_string())
+            .map(|report| (if plan.json { json(&report) } else { report.table() }, report.misses(&plan))),
+        Command::Guess(plan) => guess::run(&plan)
+            .await
+            .map_err(|error| error.to_string())
+            .map(|report| (if plan.json { json(&report) } else { report.table() }, report.misses(&plan))),
+    };
+    match outcome {
+        Ok((said, misses)) => {
+            println!("{}", said.trim_end());
             for miss in &misses {
                 eprintln!("missed: {miss}");
             }
@@ -49,22 +63,6 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Starts the rooms one after the other, lets them run, and gathers what each saw.
-async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), plan::PlanError> {
-    let film = Arc::new(plan.film()?);
-    let plan = Arc::new(plan);
-    let mut rooms = JoinSet::new();
-    for number in 0..plan.rooms {
-        let (shared, film) = (Arc::clone(&plan), Arc::clone(&film));
-        rooms.spawn(async move { hold_room(number, &shared, &film).await });
-        tokio::time::sleep(plan.stagger).await;
-    }
-    let mut report = Report::default();
-    while let Some(room) = rooms.join_next().await {
-        match room {
-            Ok(outcome) => report.add(outcome),
-            Err(error) => report.add(Err(format!("a room's task ended early: {error}"))),
-        }
-    }
-    Ok((plan, report))
+fn json(report: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(report).unwrap_or_default()
 }

@@ -20,17 +20,17 @@ const FILM_CLOCK: u32 = 90_000;
 
 /// VP8 frames that begin with a keyframe, to be played in a loop.
 #[derive(Debug)]
-pub(crate) struct Film {
+pub struct Film {
     frames: Vec<Vec<u8>>,
     /// From one frame to the next.
-    pub step: Duration,
+    pub(crate) step: Duration,
     /// The same on the RTP clock.
-    pub ticks: u32,
+    pub(crate) ticks: u32,
 }
 
 /// Why a film cannot be played.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FilmError {
+pub enum FilmError {
     /// The file cannot be read.
     #[error("{0}")]
     Read(#[from] std::io::Error),
@@ -47,12 +47,12 @@ pub(crate) enum FilmError {
 
 impl Film {
     /// The film that is part of the tool.
-    pub(crate) fn built_in() -> Result<Self, FilmError> {
+    pub fn built_in() -> Result<Self, FilmError> {
         Self::parse(BUILT_IN)
     }
 
     /// A film from a file.
-    pub(crate) fn read(file: &Path) -> Result<Self, FilmError> {
+    pub fn read(file: &Path) -> Result<Self, FilmError> {
         Self::parse(&std::fs::read(file)?)
     }
 
@@ -111,13 +111,13 @@ pub(crate) fn packetize(frame: &[u8], picture_id: u16) -> Vec<Vec<u8>> {
 
 /// One second of Opus, to be played in a loop.
 #[derive(Debug)]
-pub(crate) struct Voice {
+pub struct Voice {
     packets: Vec<Vec<u8>>,
 }
 
 impl Voice {
     /// A steady tone. Whole hertz, so that the loop closes without a click.
-    pub(crate) fn tone(hertz: u16) -> Result<Self, opus::Error> {
+    pub fn tone(hertz: u16) -> Result<Self, opus::Error> {
         let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip)?;
         encoder.set_bitrate(opus::Bitrate::Bits(32_000))?;
         let wave: Vec<f32> =

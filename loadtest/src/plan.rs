@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
-use tokio::sync::{mpsc, watch};
+use clap::Args;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError, Booked};
-use crate::client::{self, Part, Stage};
+use crate::client::{Client, ClientError, Devices, Part};
 use crate::media::{Film, FilmError, Voice};
-use crate::report::{Limits, RoomReport};
+use crate::report::{ClientReport, Limits, Report, RoomReport};
 
-/// Drives a Sportello server: rooms of three WebRTC clients with real Opus and VP8.
-#[derive(Debug, Parser)]
-#[command(version)]
-pub(crate) struct Plan {
+/// Rooms of three WebRTC clients with real Opus and VP8.
+#[derive(Debug, Args)]
+pub struct Plan {
     /// The server, plain HTTP.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
@@ -46,7 +44,7 @@ pub(crate) struct Plan {
 
 /// Why the run could not begin.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlanError {
+pub enum PlanError {
     /// The film cannot be played.
     #[error("the film: {0}")]
     Film(#[from] FilmError),
@@ -54,7 +52,7 @@ pub(crate) enum PlanError {
 
 impl Plan {
     /// The film of `--vp8`, or the built-in one.
-    pub(crate) fn film(&self) -> Result<Film, PlanError> {
+    fn film(&self) -> Result<Film, PlanError> {
         Ok(match &self.vp8 {
             Some(file) => Film::read(file)?,
             None => Film::built_in()?,
@@ -65,13 +63,38 @@ impl Plan {
 /// After this the room runs without those who did not get through. Longer than any threshold of interest, short
 /// enough that a dead server ends the run soon.
 const LONGEST_CONNECT: Duration = Duration::from_secs(15);
+/// Voices and pictures of the two others.
+const SOURCES_EXPECTED: usize = 4;
+
+/// Starts the rooms one after the other, lets them run, and gathers what each saw.
+///
+/// # Errors
+/// A film that cannot be played. What a room met is in the report.
+pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
+    let film = Arc::new(plan.film()?);
+    let plan = Arc::new(plan);
+    let mut rooms = JoinSet::new();
+    for number in 0..plan.rooms {
+        let (shared, film) = (Arc::clone(&plan), Arc::clone(&film));
+        rooms.spawn(async move { hold_room(number, &shared, &film).await });
+        tokio::time::sleep(plan.stagger).await;
+    }
+    let mut report = Report::default();
+    while let Some(room) = rooms.join_next().await {
+        match room {
+            Ok(outcome) => report.add(outcome),
+            Err(error) => report.add(Err(format!("a room's task ended early: {error}"))),
+        }
+    }
+    Ok((plan, report))
+}
 
 /// One room: booked, joined, opened, everyone admitted, held for the plan's duration, concluded.
-pub(crate) async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, String> {
+async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, String> {
     hold(number, plan, film).await.map_err(|error| format!("room {number}: {error}"))
 }
 
-async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, client::ClientError> {
+async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, ClientError> {
     let began = Instant::now();
     let api = Api::new(&plan.url);
     let booked = api.book(&plan.booking_key, number).await?;
@@ -85,40 +108,32 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
         api.admit(operator, &booked.room.id, &participant.id).await?;
     }
 
-    let (stage, stages) = watch::channel(Stage::Playing);
-    let (connected, mut arrivals) = mpsc::channel(booked.participants.len().max(1));
-    let mut clients = JoinSet::new();
+    let mut clients = Vec::new();
     for (seat, (participant, session)) in (0_u16..).zip(booked.participants.iter().zip(&sessions)) {
         // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
         let voice = Voice::tone(500 + 450 * seat)?;
-        clients.spawn(client::hold(Part {
-            api: api.clone(),
-            session: session.clone(),
-            role: participant.role.clone(),
-            film: Arc::clone(film),
-            voice,
-            stages: stages.clone(),
-            connected: connected.clone(),
-            began,
-        }));
+        let (role, film) = (participant.role.clone(), Arc::clone(film));
+        clients
+            .push(Client::join(Part { api: api.clone(), session: session.clone(), role, film, voice, began }).await?);
     }
-    drop(connected);
     // The duration is that of a whole room: it counts from when all are connected, or from the patience's end.
-    let all = async { while arrivals.recv().await.is_some() {} };
+    let all = async {
+        for client in &mut clients {
+            client.connected().await;
+        }
+    };
     let _ = tokio::time::timeout(LONGEST_CONNECT, all).await;
     tokio::time::sleep(plan.duration).await;
     // Nobody sends while the figures are taken, so that what is still under way is not counted as lost.
-    let _ = stage.send(Stage::Quiet);
+    for client in &clients {
+        client.switch(Devices::OFF);
+    }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let _ = stage.send(Stage::Leaving);
 
     let mut room = RoomReport::new(number);
-    while let Some(client) = clients.join_next().await {
-        match client {
-            Ok(Ok(seen)) => room.clients.push(seen),
-            Ok(Err(error)) => return Err(error),
-            Err(error) => return Err(client::ClientError::Task(error.to_string())),
-        }
+    for client in clients {
+        let seen = client.leave().await?;
+        room.clients.push(ClientReport { sources_expected: SOURCES_EXPECTED, ..seen });
     }
     api.conclude(operator, &booked.room.id).await?;
     Ok(room)

@@ -10,7 +10,7 @@ use crate::plan::duration;
 
 /// When a run counts as failed.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Longest time from the offer's POST to a standing connection (ICE and DTLS).
     #[arg(long = "max-join", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub join: Duration,
@@ -24,7 +24,7 @@ pub(crate) struct Limits {
 
 /// What one client saw.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct ClientReport {
+pub struct ClientReport {
     /// Its role in the room.
     pub role: String,
     /// From the offer's POST to ICE and DTLS done, milliseconds.
@@ -49,7 +49,7 @@ pub(crate) struct ClientReport {
 
 /// What the clients of one room saw.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct RoomReport {
+pub struct RoomReport {
     /// Number of the room in this run.
     pub number: u32,
     /// One line per person.
@@ -58,13 +58,14 @@ pub(crate) struct RoomReport {
 
 /// The run.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     rooms: Vec<RoomReport>,
     failures: Vec<String>,
 }
 
 impl RoomReport {
-    pub(crate) fn new(number: u32) -> Self {
+    /// A room that nobody has reported on yet.
+    pub fn new(number: u32) -> Self {
         Self { number, clients: Vec::new() }
     }
 
@@ -88,7 +89,7 @@ impl RoomReport {
 
 impl Report {
     /// Takes in one room's outcome.
-    pub(crate) fn add(&mut self, room: Result<RoomReport, String>) {
+    pub fn add(&mut self, room: Result<RoomReport, String>) {
         match room {
             Ok(room) => {
                 self.rooms.push(room);
@@ -99,12 +100,12 @@ impl Report {
     }
 
     /// Everything, for programs.
-    pub(crate) fn json(&self) -> String {
+    pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
     /// A line per room, for people.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut table = String::from("room  join ms (max)  first media ms  sources  sent    received  loss\n");
         for room in &self.rooms {
             let clients = &room.clients;
@@ -137,7 +138,7 @@ impl Report {
     }
 
     /// Every limit that was not kept, in words; empty: the run is good.
-    pub(crate) fn misses(&self, limits: &Limits) -> Vec<String> {
+    pub fn misses(&self, limits: &Limits) -> Vec<String> {
         let mut misses = self.failures.clone();
         for room in &self.rooms {
             for client in &room.clients {

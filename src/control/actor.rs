@@ -336,7 +336,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
         drop(fits);
         if !messages.is_empty() {
-            self.shared.settings.posted.notify_one();
+            self.shared.settings.posted.wake();
         }
         self.room = after;
         self.head = head;

@@ -130,7 +130,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             store::Booked::Full => return Err(shared.no_place(&appointment, &moved).await),
         }
         if !messages.is_empty() {
-            settings.posted.notify_one();
+            settings.posted.wake();
         }
         // Nobody knows the room yet, so nobody can be making an actor for it.
         self.spawn(id, |inbox| Actor::new(Arc::clone(shared), inbox, room, head, appointment));

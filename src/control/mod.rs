@@ -24,12 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use self::actor::{Actor, Ask, Reply};
 use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::id::{ConnectionId, KeyId, MessageId, ParticipantId, RoomId};
+use crate::notify::Waker;
 use crate::recording::Recorder;
 pub use crate::room::Place;
 use crate::room::ledger::{Head, Line};
@@ -70,7 +72,7 @@ pub struct Settings {
     /// Seals the answers that are kept for repeated requests.
     pub answers: Seal,
     /// Told whenever there is a new message to be sent.
-    pub posted: Arc<Notify>,
+    pub posted: Waker,
     /// Key of the admission codes' hashes.
     pub code_key: CodeKey,
     /// How long the recorder may go without an acknowledgement while a room is live. Raising it lets more media
@@ -81,6 +83,10 @@ pub struct Settings {
 /// Questions that wait for one room. An operator and nine participants ask a few a second; when more wait, the
 /// room's database or worker is stuck, and the askers wait with it.
 const WAITING_ASKS: usize = 1_024;
+
+/// How far back to look for text messages whose end was not written down: longer than anything takes to restart, short
+/// enough that there are few.
+const UNHEARD: SignedDuration = SignedDuration::from_hours(24);
 
 /// Runs the rooms. Clones speak to the same ones.
 pub struct Control<M = Sfu, R = Recorder> {
@@ -207,7 +213,20 @@ impl<M: Media, R: Recording> Control<M, R> {
                 tracing::error!(%room, cause = ?error, "a room could not be restored");
             }
         }
+        control.catch_up().await?;
         Ok(control)
+    }
+
+    /// Hears of text messages that were settled just before the last run ended, if it could not write that down.
+    async fn catch_up(&self) -> Result<(), StartError> {
+        let since = self.shared.clock.now().wall.saturating_sub(UNHEARD).unwrap_or(Timestamp::MIN);
+        for (room, participant, sent) in self.shared.store.settled_texts(since).await? {
+            // Told again, it changes nothing.
+            if let Err(error) = self.message_settled(room, participant, sent).await {
+                tracing::warn!(%room, %error, "a text message's end could not be written down");
+            }
+        }
+        Ok(())
     }
 
     /// A room as it is now.
@@ -369,7 +388,7 @@ impl<M: Media, R: Recording> Control<M, R> {
         if !known {
             return Err(Error::UnknownWebhook);
         }
-        self.shared.settings.posted.notify_one();
+        self.shared.settings.posted.wake();
         self.webhook(id).await
     }
 

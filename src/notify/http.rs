@@ -1,6 +1,6 @@
 //! The HTTP client: one POST, and what came of it.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
@@ -112,12 +112,16 @@ fn fault_of(error: &reqwest::Error) -> NoAnswer {
     }
     let mut source = error.source();
     while let Some(cause) = source {
-        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+        let io = cause.downcast_ref::<io::Error>();
+        match io.map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => return NoAnswer::Refused,
             // What the TLS library reports comes as invalid data; the far end may also hang up on us.
             Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => return NoAnswer::Tls,
-            _ => source = cause.source(),
+            _ => {}
         }
+        // An I/O error passes over the one that it wraps when it is asked for its source.
+        let wrapped = io.and_then(io::Error::get_ref).map(|wrapped| wrapped as &(dyn StdError + 'static));
+        source = wrapped.or_else(|| cause.source());
     }
     NoAnswer::Unreachable
 }

@@ -27,7 +27,7 @@ pub use endpoint::Endpoint;
 pub use http::ClientError;
 pub use notifier::{Notifier, Settings, Sms, SmsOutcome, Waker};
 pub use outbox::Outbox;
-pub use sms::{CodeText, GatewayConfig, SmsConfig, SmsText};
+pub use sms::{Authorization, CodeText, GatewayConfig, SmsConfig, SmsText};
 pub use template::{BadTemplate, ContentType, Template};
 pub use webhook::{BadSecret, WebhookConfig, WebhookSecret};
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use jiff::Timestamp;
 
 use crate::id::MessageId;
-use crate::store::{Error, Message, MessageKind};
+use crate::store::{Error, Message, MessageKind, Store};
 
 /// Messages on their way out (the store, whose methods these are).
 pub trait Outbox: Send + Sync + 'static {
@@ -35,4 +35,32 @@ pub trait Outbox: Send + Sync + 'static {
         error: &str,
         retry_at: Option<Timestamp>,
     ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+impl Outbox for Store {
+    async fn due_messages(&self, kind: MessageKind, now: Timestamp, limit: u32) -> Result<Vec<Message>, Error> {
+        Self::due_messages(self, kind, now, limit).await
+    }
+
+    async fn next_due(&self, kind: MessageKind) -> Result<Option<Timestamp>, Error> {
+        Self::next_due(self, kind).await
+    }
+
+    async fn oldest_pending(&self, kind: MessageKind) -> Result<Option<Timestamp>, Error> {
+        Self::oldest_pending(self, kind).await
+    }
+
+    async fn message_delivered(&self, id: MessageId, at: Timestamp) -> Result<(), Error> {
+        Self::message_delivered(self, id, at).await
+    }
+
+    async fn message_failed(
+        &self,
+        id: MessageId,
+        at: Timestamp,
+        error: &str,
+        retry_at: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        Self::message_failed(self, id, at, error, retry_at).await
+    }
 }

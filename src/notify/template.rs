@@ -125,7 +125,7 @@ impl Template {
         match &self.0 {
             Shape::Json(node) => filled_node(node, filling).to_string(),
             // What stands between the places is the configuration's, encoded already.
-            Shape::Form(parts) => filled(parts, filling, |value| form_encoded(value)),
+            Shape::Form(parts) => filled(parts, filling, form_encoded),
         }
     }
 }

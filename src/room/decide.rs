@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::event::whole_millis;
-use super::person::{MessageState, Standing};
+use super::person::{MessageState, Person, Standing};
 use super::presence::{Presence, later, millis};
 use super::state::{Flow, Room, State};
 use super::{Command, Decision, Effect, Entry, Event, Feature, Outcome, Phase, Place, Refusal, Role, SuspendReason};
@@ -106,7 +106,11 @@ impl Draft<'_> {
 
     fn reissue_code(&mut self, participant: ParticipantId) -> Result<(), Refusal> {
         let (place, _) = self.place_of(participant)?;
-        self.not_concluded()?;
+        match self.room.state {
+            // Who was admitted may still come from another device, to hand documents in.
+            State::Extended { .. } if place != Place::Expected => {}
+            _ => self.not_concluded()?,
+        }
         if place == Place::Removed {
             return Err(Refusal::Removed);
         }
@@ -363,7 +367,7 @@ impl Draft<'_> {
             self.effects.push(Effect::Disconnect(participant));
             return Err(refusal);
         }
-        if self.room.person(participant).and_then(super::Person::connection) != Some(connection) {
+        if self.room.person(participant).and_then(Person::connection) != Some(connection) {
             // Whoever has a device of their own does not sit beside someone else's.
             self.end_attestation(participant);
             self.emit(Event::Connected { participant, connection });
@@ -448,11 +452,20 @@ impl Draft<'_> {
             State::Open(meeting) => meeting,
             _ => return None,
         };
+        let grace = room.profile.absence_grace();
+        // Late news may also tell that the rule never held.
+        if let (Presence::Held { since, .. }, Some(gap)) = (&meeting.presence, meeting.presence.gap())
+            && (at.since(gap) >= grace || gap < *since)
+        {
+            return Some(Event::PresenceBroken { missing: room.missing(), ago_ms: self.ms_since(gap) });
+        }
+        // As when the device leaves: what the operator saw on it is not vouched for when it comes back.
+        let lost = |person: &&Person| person.device_lost_since().is_some_and(|since| at.since(since) >= grace);
+        if let Some(person) = room.people.iter().find(lost) {
+            return Some(Event::AttestationWithdrawn { participant: person.id });
+        }
         let incomplete = Event::Concluded { outcome: Outcome::Incomplete, by_operator: false, extension_hours: 0 };
         match (&meeting.presence, &meeting.flow) {
-            (Presence::Held { gap: Some(gap), .. }, _) if at.since(*gap) >= room.profile.absence_grace() => {
-                Some(Event::PresenceBroken { missing: room.missing(), ago_ms: self.ms_since(*gap) })
-            }
             (_, Flow::Live { .. }) if room.recording.fault.is_some() => {
                 let reason = room.recording.fault?;
                 Some(Event::Suspended { reason: SuspendReason::Recording { reason } })
@@ -468,10 +481,11 @@ impl Draft<'_> {
             (Presence::Broken { since, before }, _) => {
                 (*before + at.since(*since) >= room.profile.longest_absence()).then_some(incomplete)
             }
-            (Presence::Held { gap: None, .. }, Flow::NotYet | Flow::Suspended { .. }) => {
-                (room.recording.fault.is_none() && room.all_recorded()).then_some(Event::WentLive)
+            (Presence::Held { .. }, Flow::NotYet | Flow::Suspended { .. }) => {
+                let recorded = room.recording.fault.is_none() && room.all_recorded();
+                (recorded && meeting.presence.gap().is_none()).then_some(Event::WentLive)
             }
-            (Presence::Held { .. }, _) => None,
+            (Presence::Held { .. }, Flow::Live { .. }) => None,
         }
     }
 

@@ -88,7 +88,7 @@ pub enum Event {
     SourceStopped { participant: ParticipantId, connection: ConnectionId, source: Source, ago_ms: u64 },
     /// A shared device was attested.
     Attested { participant: ParticipantId, beside: ParticipantId },
-    /// The attestation was taken back.
+    /// The attestation was taken back, or its device was gone for longer than the grace.
     AttestationWithdrawn { participant: ParticipantId },
     /// A connection's original has its first write on disk.
     RecordingStarted { participant: ParticipantId, connection: ConnectionId },

@@ -7,12 +7,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::event::whole_millis;
-use super::person::{Attestation, Connection, Consent, MessageState, Person, Standing};
-use super::presence::{Presence, earlier, later};
+use super::person::{Attestation, Connection, Consent, Device, MessageState, Person, Standing};
+use super::presence::{Absences, Presence, earlier, later};
 use super::state::{Flow, Integrity, Meeting, Room, State};
 use super::{Entry, Event, Profile, Role};
 use crate::clock::{MonoTime, Now};
 use crate::id::{ParticipantId, RoomId};
+use crate::media::Source;
+
+/// How long after the last media the ledger must go on for that media to be on disk for sure: the longest silence of
+/// the recorder that a node can be told to bear. Shorter might vouch for seconds that a crash took; longer finds holes
+/// where there are none.
+const SURELY_ON_DISK: Duration = Duration::from_secs(10);
 
 /// What a room is booked with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +163,7 @@ impl Room {
             Event::RecordingResumed => self.recording.fault = None,
             Event::PresenceHeld { ago_ms } => {
                 let (since, from) = ago(now, *ago_ms);
-                self.set_presence(Presence::Held { since, from, gap: None });
+                self.set_presence(Presence::Held { since, from, absences: Absences::default() });
             }
             Event::PresenceBroken { ago_ms, .. } => {
                 let (since, _) = ago(now, *ago_ms);
@@ -168,7 +174,9 @@ impl Room {
                 self.set_flow(Flow::Live { since: now.mono, from: now.wall });
                 self.first_live.get_or_insert(now.wall);
             }
-            Event::Suspended { reason } => self.set_flow(Flow::Suspended { reason: reason.clone() }),
+            Event::Suspended { reason } => {
+                self.set_flow(Flow::Suspended { reason: reason.clone(), stopped: Some(now.mono) });
+            }
             Event::NodeRestarted => self.restart(now),
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
@@ -204,9 +212,17 @@ impl Room {
                 if let Some(person) = self.person_mut(*participant) {
                     person.apply(&entry.event, now, at, attempts);
                 }
-                // What comes back ends an absence or nothing; only what goes can have begun one in the past.
-                let began = if matches!(entry.event, Event::SourceStarted { .. }) { now.mono } else { at };
+                // What comes back ends an absence or nothing, and a screen is nobody's presence: only a voice, a face
+                // or a connection that goes can have begun an absence in the past.
+                let began = match entry.event {
+                    Event::SourceStarted { .. } | Event::SourceStopped { source: Source::Screen, .. } => now.mono,
+                    _ => at,
+                };
                 self.watch_absence(*participant, began);
+                self.watch_devices(*participant, began);
+                if let Event::Attested { beside, .. } = entry.event {
+                    self.watch_devices(beside, now.mono);
+                }
             }
         }
         self.newest = now.mono;
@@ -221,16 +237,27 @@ impl Room {
             .iter()
             .filter(|person| person.id == subject || person.attested_beside() == Some(subject))
             .any(|person| missing.contains(&person.role));
-        let State::Open(Meeting { presence: Presence::Held { gap, .. }, .. }) = &mut self.state else {
+        let State::Open(Meeting { presence: Presence::Held { absences, .. }, .. }) = &mut self.state else {
             return;
         };
-        *gap = match *gap {
-            _ if missing.is_empty() => None,
-            None => Some(at),
-            // News of an earlier silence may come after news of a later one.
-            Some(began) if concerns => Some(began.min(at)),
-            Some(began) => Some(began),
-        };
+        // What happens to someone else says nothing about an absence that lasts.
+        if missing.is_empty() || concerns {
+            absences.watch(!missing.is_empty(), at, self.profile.absence_grace());
+        }
+    }
+
+    /// Marks since when shared devices are lost, after something happened to `subject` at `at`.
+    fn watch_devices(&mut self, subject: ParticipantId, at: MonoTime) {
+        let seen = self.person(subject).is_some_and(|host| host.seen_and_heard_since().is_some());
+        let grace = self.profile.absence_grace();
+        let on_it = |attestation: &&mut Attestation| attestation.beside == subject;
+        for attestation in self.people.iter_mut().filter_map(|person| person.attestation.as_mut()).filter(on_it) {
+            match &mut attestation.device {
+                Device::NotYet if seen => attestation.device = Device::Seen { absences: Absences::default() },
+                Device::NotYet => {}
+                Device::Seen { absences } => absences.watch(!seen, at, grace),
+            }
+        }
     }
 
     fn move_to(&mut self, now: Now, start: Timestamp, end: Timestamp) {
@@ -264,21 +291,38 @@ impl Room {
     fn restart(&mut self, now: Now) {
         // Presence is vouched for as far as the ledger goes, and the last second before a crash may not be on disk.
         self.end_interval(self.newest);
-        self.recording = Integrity { fault: None, hole: self.recording.hole || self.flow() };
+        self.recording = Integrity { fault: None, hole: self.recording.hole || self.last_media_may_be_lost() };
         for person in &mut self.people {
             person.drop_link();
             person.recorded.clear();
             if let Some(attestation) = &mut person.attestation {
                 attestation.since = now.mono;
+                if let Device::Seen { absences } = &mut attestation.device {
+                    *absences = Absences::lasting(now.mono);
+                }
             }
         }
         let newest = self.newest;
         if let State::Open(meeting) = &mut self.state {
             let before = match meeting.presence {
                 Presence::Broken { since, before } => before + newest.since(since),
-                Presence::Held { .. } => Duration::ZERO,
+                Presence::Held { .. } => meeting.presence.gap().map_or(Duration::ZERO, |gap| newest.since(gap)),
             };
             meeting.presence = Presence::Broken { since: now.mono, before };
+            if let Flow::Suspended { stopped, .. } = &mut meeting.flow {
+                *stopped = None;
+            }
+        }
+    }
+
+    /// Whether the run of the node ended so soon after media flowed that the end of it may not be on disk.
+    fn last_media_may_be_lost(&self) -> bool {
+        match &self.state {
+            State::Open(Meeting { flow: Flow::Live { .. }, .. }) => true,
+            State::Open(Meeting { flow: Flow::Suspended { stopped: Some(stopped), .. }, .. }) => {
+                self.newest.since(*stopped) < SURELY_ON_DISK
+            }
+            _ => false,
         }
     }
 
@@ -341,7 +385,9 @@ impl Person {
                     link.sources.remove(source);
                 }
             }
-            Event::Attested { beside, .. } => self.attestation = Some(Attestation { beside: *beside, since: at }),
+            Event::Attested { beside, .. } => {
+                self.attestation = Some(Attestation { beside: *beside, since: at, device: Device::NotYet });
+            }
             Event::AttestationWithdrawn { .. } => self.attestation = None,
             Event::RecordingStarted { connection, .. } => {
                 self.recorded.insert(*connection);

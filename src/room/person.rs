@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Role;
+use super::presence::Absences;
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::Source;
@@ -78,10 +79,20 @@ pub(super) enum Standing {
 }
 
 /// The operator's word that someone sits beside another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attestation {
     pub(super) beside: ParticipantId,
     pub(super) since: MonoTime,
+    pub(super) device: Device,
+}
+
+/// Whether voice and face arrive from the device that someone was attested on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    /// They have not arrived since the attestation.
+    NotYet,
+    /// They have; and when they did not.
+    Seen { absences: Absences },
 }
 
 /// A person's media connection.
@@ -169,7 +180,7 @@ impl Person {
 
     /// On whose device they were attested; `None` unless they were.
     pub fn attested_beside(&self) -> Option<ParticipantId> {
-        self.attestation.map(|attestation| attestation.beside)
+        self.attestation.as_ref().map(|attestation| attestation.beside)
     }
 
     /// Whether a right code was typed.
@@ -201,6 +212,14 @@ impl Person {
     pub(super) fn seen_and_heard_since(&self) -> Option<MonoTime> {
         let sources = &self.link()?.sources;
         Some(*sources.get(&Source::Microphone)?.max(sources.get(&Source::Camera)?))
+    }
+
+    /// Since when the device that they were attested on has not been seen or heard; `None` unless it is lost.
+    pub(super) fn device_lost_since(&self) -> Option<MonoTime> {
+        match &self.attestation.as_ref()?.device {
+            Device::Seen { absences } => absences.since(),
+            Device::NotYet => None,
+        }
     }
 
     /// Whether something arrives from them that is not known to be on disk.

@@ -32,7 +32,7 @@ impl PresenceInterval {
 }
 
 /// Whether the rule holds in an open room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// Someone required is missing.
     Broken {
@@ -45,17 +45,61 @@ pub(super) enum Presence {
     Held {
         since: MonoTime,
         from: Timestamp,
-        /// Since when someone required is missing within the grace.
-        gap: Option<MonoTime>,
+        /// Absences within the grace.
+        absences: Absences,
     },
 }
 
+/// Times in which something did not arrive. Those that are over are remembered for as long as the grace: late news may
+/// tell that another one began before they were, and then they are one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Absences {
+    /// Beginning and end, in order and apart from each other.
+    over: Vec<(MonoTime, MonoTime)>,
+    lasting: Option<MonoTime>,
+}
+
+impl Absences {
+    /// One that began at `at` and lasts.
+    pub(super) fn lasting(at: MonoTime) -> Self {
+        Self { over: Vec::new(), lasting: Some(at) }
+    }
+
+    /// Since when one lasts.
+    pub(super) fn since(&self) -> Option<MonoTime> {
+        self.lasting
+    }
+
+    /// Takes in whether something is gone after what happened at `at`.
+    pub(super) fn watch(&mut self, gone: bool, at: MonoTime, grace: Duration) {
+        if !gone {
+            self.over.extend(self.lasting.take().map(|began| (began, at)));
+            return;
+        }
+        // News of an earlier silence may come after news of a later one.
+        let mut began = self.lasting.map_or(at, |lasting| lasting.min(at));
+        while let Some((earlier, _)) = self.over.pop_if(|(_, ended)| began < *ended) {
+            began = began.min(earlier);
+        }
+        self.over.retain(|(_, ended)| at.since(*ended) <= grace);
+        self.lasting = Some(began);
+    }
+}
+
 impl Presence {
+    /// Since when someone required is missing within the grace.
+    pub(super) fn gap(&self) -> Option<MonoTime> {
+        match self {
+            Self::Broken { .. } => None,
+            Self::Held { absences, .. } => absences.since(),
+        }
+    }
+
     /// The interval up to `at`, or to where the current absence began.
     pub(super) fn interval(&self, at: MonoTime) -> Option<PresenceInterval> {
         match *self {
             Self::Broken { .. } => None,
-            Self::Held { since, from, gap } => Some(PresenceInterval::new(from, gap.unwrap_or(at).since(since))),
+            Self::Held { since, from, .. } => Some(PresenceInterval::new(from, self.gap().unwrap_or(at).since(since))),
         }
     }
 }

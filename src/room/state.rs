@@ -63,6 +63,8 @@ pub(super) enum Flow {
     },
     Suspended {
         reason: SuspendReason,
+        /// Until when media flowed; `None` if that was in an earlier run of the node.
+        stopped: Option<MonoTime>,
     },
 }
 
@@ -200,7 +202,7 @@ impl Room {
             (State::Open(Meeting { flow: Flow::Suspended { .. }, .. }), Some(reason)) => {
                 Some(SuspendReason::Recording { reason })
             }
-            (State::Open(Meeting { flow: Flow::Suspended { reason }, .. }), None) => match reason {
+            (State::Open(Meeting { flow: Flow::Suspended { reason, .. }, .. }), None) => match reason {
                 SuspendReason::Recording { .. } if self.missing().is_empty() => Some(reason.clone()),
                 _ => Some(SuspendReason::Absence { missing: self.missing() }),
             },
@@ -306,16 +308,18 @@ impl Room {
         match &self.state {
             State::Scheduled => Deadline { mono: None, wall: Some(self.opens_at().min(self.end)) },
             State::Waiting => Deadline { mono: None, wall: Some(self.end) },
-            State::Open(meeting) => match (&meeting.presence, &meeting.flow) {
-                (Presence::Held { gap: Some(gap), .. }, _) => {
-                    Deadline { mono: Some(*gap + self.profile.absence_grace()), wall: None }
-                }
-                (Presence::Held { gap: None, .. }, _) => Deadline::default(),
-                (Presence::Broken { .. }, Flow::NotYet) => Deadline { mono: None, wall: Some(self.given_up_at()) },
-                (Presence::Broken { since, before }, _) => {
-                    Deadline { mono: Some(*since + self.profile.longest_absence().saturating_sub(*before)), wall: None }
-                }
-            },
+            State::Open(meeting) => {
+                let grace = self.profile.absence_grace();
+                let (mono, wall) = match (&meeting.presence, &meeting.flow) {
+                    (presence @ Presence::Held { .. }, _) => (presence.gap().map(|gap| gap + grace), None),
+                    (Presence::Broken { .. }, Flow::NotYet) => (None, Some(self.given_up_at())),
+                    (Presence::Broken { since, before }, _) => {
+                        (Some(*since + self.profile.longest_absence().saturating_sub(*before)), None)
+                    }
+                };
+                let devices = self.people.iter().filter_map(|person| Some(person.device_lost_since()? + grace));
+                Deadline { mono: devices.chain(mono).min(), wall }
+            }
             State::Extended { until, .. } => Deadline { mono: None, wall: Some(*until) },
             State::Concluded { .. } | State::Closed { .. } | State::Cancelled | State::Expired => Deadline::default(),
         }
@@ -358,7 +362,7 @@ impl Room {
             .filter(|person| person.role == role)
             .filter_map(|person| {
                 person.seen_and_heard_since().or_else(|| {
-                    let attestation = person.attestation?;
+                    let attestation = person.attestation.as_ref()?;
                     Some(self.person(attestation.beside)?.seen_and_heard_since()?.max(attestation.since))
                 })
             })

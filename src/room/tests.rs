@@ -4,4 +4,5 @@ mod act;
 mod admission;
 mod presence;
 mod properties;
+mod reference;
 mod world;

@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::row::{blob, count, from_word, maybe_text, parse, text, time, word};
 use super::{Error, Message, MessageKind, MessageState, NewMessage, Store};
-use crate::id::MessageId;
+use crate::id::{MessageId, ParticipantId, RoomId};
 
 impl Store {
     /// The messages to be sent now: of each lane (a room's webhooks, a person's text messages) the oldest that is not
@@ -119,6 +119,25 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(message).collect()
+    }
+
+    /// Whose latest text message was settled since then, and whether it was sent.
+    pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<(RoomId, ParticipantId, bool)>, Error> {
+        let rows = sqlx::query(
+            "SELECT m.room, m.participant, m.state FROM outbox m
+             WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.settled >= $1
+             AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
+        )
+        .bind(since.as_millisecond())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let state: MessageState = from_word(row, "state", "message state")?;
+                let participant = parse(row, "participant", "participant")?;
+                Ok((parse(row, "room", "room")?, participant, state == MessageState::Delivered))
+            })
+            .collect()
     }
 
     /// One message.

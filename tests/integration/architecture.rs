@@ -14,13 +14,30 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sfu", &["rtp"]),
     ("recording", &["rtp"]),
     ("store", &["room", "recording"]),
-    ("control", &["room", "calendar", "rtp", "sfu", "recording", "store"]),
+    ("notify", &["store"]),
+    ("control", &["room", "calendar", "rtp", "sfu", "recording", "store", "notify"]),
     ("api", &["room", "control"]),
     ("web", &["api"]),
-    ("config", &["room", "calendar", "sfu", "recording", "api"]),
+    ("config", &["room", "calendar", "sfu", "recording", "notify", "api"]),
     ("telemetry", &["config"]),
     ("keys", &["store", "control", "config"]),
-    ("node", &["room", "calendar", "rtp", "sfu", "recording", "store", "control", "api", "web", "config", "telemetry"]),
+    (
+        "node",
+        &[
+            "room",
+            "calendar",
+            "rtp",
+            "sfu",
+            "recording",
+            "store",
+            "notify",
+            "control",
+            "api",
+            "web",
+            "config",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// What every part may use; these may use each other.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 use str0m::media::{Direction, MediaKind};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::database::{Database, Postgres};
 
 /// A debug build on a machine that is busy with other tests.
 const LONGEST_START: Duration = Duration::from_secs(20);
@@ -32,39 +35,73 @@ pub(crate) enum Signal {
 pub(crate) struct Server {
     child: Child,
     said: Arc<Mutex<String>>,
-    data: TempDir,
+    kept: Kept,
     http: reqwest::Client,
     address: SocketAddr,
     /// As printed at its first start: scope and key.
     keys: Vec<(String, String)>,
 }
 
-impl Server {
-    /// Starts one on an empty data folder.
-    pub(crate) async fn start() -> Self {
-        Self::start_in(TempDir::new().unwrap(), true).await
-    }
+/// What stays when the process ends.
+struct Kept {
+    data: TempDir,
+    database: Option<Postgres>,
+    /// Configuration of the test's own, as environment variables.
+    configuration: Vec<(String, String)>,
+}
 
-    /// Starts one on this data folder; at its first start there it prints its keys.
-    async fn start_in(data: TempDir, first: bool) -> Self {
-        let mut child = sportello()
+impl Kept {
+    fn serve(&self) -> (Child, Arc<Mutex<String>>) {
+        let mut command = sportello();
+        command
             .arg("serve")
-            .current_dir(data.path())
+            .current_dir(self.data.path())
             .env("SPORTELLO__HTTP__LISTEN", "127.0.0.1:0")
             .env("SPORTELLO__MEDIA__BIND", "127.0.0.1")
             .env("SPORTELLO__MEDIA__ANNOUNCE", "[\"127.0.0.1\"]")
             .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
             .env("SPORTELLO__MEDIA__WORKERS", "1")
-            .env("SPORTELLO__STORAGE__DATA_DIR", data.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .env("SPORTELLO__STORAGE__DATA_DIR", self.data.path())
+            .envs(self.configuration.iter().map(|(name, value)| (name, value)));
+        if let Some(database) = &self.database {
+            command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         listen(child.stdout.take().unwrap(), &said);
         listen(child.stderr.take().unwrap(), &said);
+        (child, said)
+    }
+}
+
+impl Server {
+    /// Starts one on an empty data folder.
+    pub(crate) async fn start() -> Self {
+        Self::start_on(Database::Sqlite).await
+    }
+
+    /// Starts one with an empty database of this kind.
+    pub(crate) async fn start_on(database: Database) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    /// Starts one with configuration of the test's own: names below `SPORTELLO__`, like `ROOMS__PROFILES`.
+    pub(crate) async fn start_with(database: Database, configuration: &[(&str, &str)]) -> Self {
+        let database = match database {
+            Database::Sqlite => None,
+            Database::Postgres => Some(Postgres::create().await),
+        };
+        let configuration =
+            configuration.iter().map(|(name, value)| (format!("SPORTELLO__{name}"), (*value).to_owned()));
+        Self::spawn(Kept { data: TempDir::new().unwrap(), database, configuration: configuration.collect() }, true)
+            .await
+    }
+
+    /// Starts one on this data; at its first start there it prints its keys.
+    async fn spawn(kept: Kept, first: bool) -> Self {
+        let (child, said) = kept.serve();
         let address = SocketAddr::from(([0; 4], 0));
-        let mut server = Self { child, said, data, http: reqwest::Client::new(), address, keys: Vec::new() };
+        let mut server = Self { child, said, kept, http: reqwest::Client::new(), address, keys: Vec::new() };
         server.wait_until_ready(first).await;
         server
     }
@@ -76,8 +113,9 @@ impl Server {
             let address = listening_address(&self.said.lock().unwrap());
             if let Some(address) = address {
                 self.address = address;
-                self.keys = printed_keys(&self.said.lock().unwrap());
-                assert_eq!(self.keys.is_empty(), !first, "keys are printed at the first start, and only then");
+                let printed = printed_keys(&self.said.lock().unwrap());
+                assert_eq!(printed.is_empty(), !first, "keys are printed at the first start, and only then");
+                self.keys.extend(printed);
                 self.is_well().await;
                 return;
             }
@@ -89,12 +127,14 @@ impl Server {
     /// Ends the process with `signal` and starts another one on the same data.
     pub(crate) async fn restart(mut self, signal: Signal) -> Self {
         self.end(signal);
-        let keys = std::mem::take(&mut self.keys);
-        let data = std::mem::replace(&mut self.data, TempDir::new().unwrap());
-        drop(self);
-        let mut server = Self::start_in(data, false).await;
-        server.keys = keys;
-        server
+        self.come_back().await;
+        self
+    }
+
+    /// Starts a process on the same data, after the one before has ended.
+    pub(crate) async fn come_back(&mut self) {
+        (self.child, self.said) = self.kept.serve();
+        self.wait_until_ready(false).await;
     }
 
     /// Sends a signal to the process and waits for its end.
@@ -115,6 +155,11 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("the server did not end within 10 s of {signal:?}");
+    }
+
+    /// The folder with its recordings.
+    pub(crate) fn data(&self) -> &Path {
+        self.kept.data.path()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -15,6 +15,7 @@ use crate::control::{
 };
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
+use crate::notify::Waker;
 use crate::recording::{self, Original};
 use crate::room::{Command, Profile, Role};
 use crate::rtp::{Tap, TapReader};
@@ -273,7 +274,7 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         webhooks: true,
         sms: None,
         answers: CodeKey::from_bytes([7; 32]).seal(Purpose::KeptAnswer).unwrap(),
-        posted: Arc::default(),
+        posted: Waker::default(),
         code_key: CodeKey::from_bytes([7; 32]),
         longest_silence: Duration::from_secs(2),
     };

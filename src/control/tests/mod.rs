@@ -124,13 +124,19 @@ async fn a_link_tells_no_names() {
 }
 
 #[tokio::test]
-async fn a_second_session_of_the_same_person_ends_the_first() {
+async fn a_second_device_takes_over_only_when_the_person_says_so_and_then_ends_the_first() {
     let house = House::new().await;
     let booked = house.book().await;
     let first = house.admit_by_code(&booked.participants[1]).await;
     let mut news = house.control.subscribe(&first).await.unwrap();
     assert_eq!(next_view(&mut news).await.place, Place::Admitted);
-    let second = house.admit_by_code(&booked.participants[1]).await;
+    let invitation = &booked.participants[1];
+    let (link, code) = (invitation.join_token.expose(), invitation.code.as_ref().unwrap().expose());
+    assert!(matches!(house.control.enter_code(link, code, false).await, Err(Error::OtherDevice)));
+    house.control.session_view(&first).await.expect("nothing has ended yet");
+    assert_eq!(house.control.room(booked.room.id).await.unwrap().participants[1].attempts_left, 5);
+    let second = house.control.enter_code(link, code, true).await.unwrap();
+    let second = house.control.authenticate(second.session_token.expose()).await.unwrap();
     assert!(matches!(house.control.session_view(&first).await, Err(Error::Unauthenticated)));
     house.control.session_view(&second).await.unwrap();
     loop {

@@ -114,11 +114,11 @@ impl World {
         self.now.wall += by;
     }
 
-    fn after(&self, time: Duration) -> Now {
+    pub(super) fn after(&self, time: Duration) -> Now {
         Now { mono: self.now.mono + time, wall: self.now.wall + time }
     }
 
-    fn next_due(&self) -> Option<Now> {
+    pub(super) fn next_due(&self) -> Option<Now> {
         let deadline = self.room.deadline();
         let mono = deadline.mono.map(|mono| mono.since(self.now.mono));
         let wall = deadline.wall.map(|at| at.duration_since(self.now.wall).max(SignedDuration::ZERO).unsigned_abs());

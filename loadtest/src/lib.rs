@@ -1,0 +1,23 @@
+//! Drives a Sportello server from outside, as the world does: books rooms, types the codes, admits, and holds
+//! WebRTC calls with real Opus and VP8. Knows the wire only, nothing of the server's own code: a parser that both
+//! sides shared would hide its bugs from this tool.
+//!
+//! ```text
+//! booking ─ POST /v1/rooms ─> plan: a room ─ three clients each ─> client::Client ─> report::Report ─> exit code
+//! ```
+//!
+//! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
+//! the same, and [`client`] for a person with microphone, camera and a network that can fail.
+
+pub mod api;
+pub mod book;
+mod call;
+pub mod client;
+mod events;
+pub mod guess;
+pub mod media;
+pub mod plan;
+pub mod report;
+mod sdp;
+pub mod timing;
+mod wire;

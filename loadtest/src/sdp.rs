@@ -1,0 +1,110 @@
+//! The offer, as the pages make it, and what is done with the answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::{Candidate, Rtc, RtcConfig};
+use tokio::net::UdpSocket;
+
+use crate::client::ClientError;
+
+/// Slots of each kind that the offer has, as the pages offer them.
+const SLOTS: usize = 4;
+
+/// The m-lines that send.
+pub(crate) struct Lines {
+    pub microphone: Mid,
+    pub camera: Mid,
+}
+
+/// An offer with the pages' m-lines: microphone, camera, a screen that stays dark, and the slots.
+pub(crate) fn offer() -> (Rtc, String, SdpPendingOffer, Lines) {
+    let mut rtc = RtcConfig::new()
+        .set_rtp_mode(true)
+        .clear_codecs()
+        .enable_opus(true, false)
+        .enable_vp8(true)
+        .build(Instant::now());
+    let mut changes = rtc.sdp_api();
+    let mut add = |kind, direction| changes.add_media(kind, direction, None, None, None);
+    let microphone = add(MediaKind::Audio, Direction::SendOnly);
+    let camera = add(MediaKind::Video, Direction::SendOnly);
+    add(MediaKind::Video, Direction::SendOnly);
+    for kind in [MediaKind::Audio, MediaKind::Video] {
+        for _ in 0..SLOTS {
+            add(kind, Direction::RecvOnly);
+        }
+    }
+    #[expect(clippy::expect_used, reason = "m-lines were added just above, so there is something to offer")]
+    let (offer, pending) = changes.apply().expect("an offer");
+    (rtc, offer.to_sdp_string(), pending, Lines { microphone, camera })
+}
+
+/// Takes the answer, and opens a socket on the interface that faces the server.
+pub(crate) async fn answered(
+    rtc: &mut Rtc,
+    answer: &str,
+    pending: SdpPendingOffer,
+) -> Result<(UdpSocket, SocketAddr), ClientError> {
+    let answer_sdp = SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Answer(error.to_string()))?;
+    rtc.sdp_api().accept_answer(pending, answer_sdp)?;
+    for server in candidates(answer) {
+        let Some(ip) = facing(server).await else { continue };
+        let Ok(socket) = UdpSocket::bind((ip, 0)).await else { continue };
+        let local = socket.local_addr()?;
+        let host = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
+        rtc.add_local_candidate(host);
+        return Ok((socket, local));
+    }
+    Err(ClientError::NoCandidate)
+}
+
+/// The UDP addresses of `a=candidate` lines (RFC 8839, section 5.1), in the order given.
+fn candidates(sdp: &str) -> Vec<SocketAddr> {
+    sdp.lines()
+        .filter_map(|line| line.trim_end().strip_prefix("a=candidate:"))
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                [_, "1", transport, _, address, port, ..] if transport.eq_ignore_ascii_case("udp") => {
+                    Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, port.parse().ok()?))
+                }
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+/// The local address that the system would send from to reach `server`.
+async fn facing(server: SocketAddr) -> Option<IpAddr> {
+    let unspecified: IpAddr = if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let probe = UdpSocket::bind((unspecified, 0)).await.ok()?;
+    probe.connect(server).await.ok()?;
+    Some(probe.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offer_has_the_pages_lines_and_codecs_only() {
+        let (_, sdp, _, _) = offer();
+        let count = |what: &str| sdp.lines().filter(|line| line.trim_end() == what).count();
+        assert_eq!(count("a=sendonly"), 3);
+        assert_eq!(count("a=recvonly"), 2 * SLOTS);
+        assert!(!sdp.contains("H264"));
+        assert!(sdp.contains("VP8/90000") && sdp.contains("opus/48000/2"));
+    }
+
+    #[test]
+    fn only_udp_candidates_of_the_media_component_are_used() {
+        let sdp = "v=0\r\na=candidate:1 1 UDP 2130706431 192.0.2.7 10000 typ host\r\n\
+                   a=candidate:2 1 tcp 1 192.0.2.7 10000 typ host tcptype passive\r\n\
+                   a=candidate:3 1 udp 1 2001:db8::7 10000 typ host\r\n";
+        let expected: [SocketAddr; 2] = ["192.0.2.7:10000".parse().unwrap(), "[2001:db8::7]:10000".parse().unwrap()];
+        assert_eq!(candidates(sdp), expected);
+    }
+}

@@ -1,0 +1,117 @@
+"""What each operation needs to be accepted: path, key, and what in its body must name something that exists."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Callable
+
+from world import FRAGMENT, World, offer
+
+
+@dataclass
+class Scene:
+    """What is put into a request. `body` changes the generated body, or is one."""
+
+    path: dict[str, str] = field(default_factory=dict)
+    bearer: str | None = None
+    body: Callable[[Any], Any] | None = None
+
+
+def key(scope):
+    return lambda world: Scene(bearer=world.keys[scope])
+
+
+def room(scope, state, body=None):
+    def scene(world):
+        found = getattr(world, state)()
+        return Scene({"room": found.id}, world.keys[scope], body and body(world, found))
+
+    return scene
+
+
+def person(scope, state, role, body=None):
+    def scene(world):
+        found = getattr(world, state)()
+        path = {"room": found.id, "participant": found.people[role]["id"]}
+        return Scene(path, world.keys[scope], body and body(world, found))
+
+    return scene
+
+
+def session(state, role="delegato", body=None):
+    def scene(world):
+        found = getattr(world, state)()
+        return Scene({"connection": found.connection or ""}, found.sessions[role], body and body(world, found))
+
+    return scene
+
+
+def link(body=None):
+    def scene(world):
+        found = world.booked()
+        return Scene({"token": found.people["delegato"]["join_token"]}, None, body and body(found))
+
+    return scene
+
+
+def instead(**fields):
+    """The generated body with these fields."""
+    return lambda body: {**(body if isinstance(body, dict) else {}), **fields}
+
+
+def bookable(world, body):
+    """The generated booking with a time and people that a room can have."""
+    sensible = world.booking()
+    generated = body if isinstance(body, dict) else {}
+    return {**generated, **{name: sensible[name] for name in ("profile", "start", "end", "participants")}}
+
+
+def consent_in_force(world, found):
+    version = world.ask("GET", "/v1/session", found.sessions["delegato"])["consent_text_version"]
+    return instead(text_version=version)
+
+
+SCENES: dict[str, Callable[[World], Scene]] = {
+    "health": lambda world: Scene(),
+    "show_metrics": key("metrics"),
+    "welcome": link(),
+    "enter_code": link(lambda found: lambda _: {"code": found.people["delegato"]["code"]}),
+    "create_room": lambda world: Scene(bearer=world.keys["booking"], body=lambda body: bookable(world, body)),
+    "show_room": room("booking", "booked"),
+    "cancel_room": room("booking", "waiting"),
+    "show_ledger": room("compliance", "booked"),
+    "reissue_code": person("booking", "booked", "delegato"),
+    "open": room("operator", "waiting"),
+    "admit": person("operator", "opened", "delegante"),
+    "send_back": person("operator", "met", "delegato"),
+    "remove": person("operator", "met", "delegato"),
+    "attest": person(
+        "operator", "met", "delegante", lambda _, found: instead(beside=found.people["delegato"]["id"])
+    ),
+    "withdraw_attestation": person("operator", "met", "delegante"),
+    "switch_feature": room("operator", "opened"),
+    "conclude": room("operator", "opened", lambda *_: instead(outcome="incomplete")),
+    "show_session": session("waiting"),
+    "consent": session("waiting", body=consent_in_force),
+    "enter": session("waiting"),
+    "leave": session("waiting"),
+    "follow": session("waiting"),
+    "connect": session("met", body=lambda *_: lambda _: offer()),
+    "disconnect": session("connected"),
+    "restart_ice": session("connected", body=lambda *_: lambda _: FRAGMENT),
+    "describe_endpoint": lambda world: Scene(),
+    "describe_connection": session("connected"),
+    # Booking systems.
+    "list_slots": key("booking"),
+    "list_rooms": key("booking"),
+    "reschedule_room": room("booking", "booked", lambda world, _: instead(**world.times(timedelta(hours=1)))),
+    "replace_participant": person(
+        "booking", "booked", "delegante", lambda *_: lambda _: {"role": "delegante", "name": "Un'altra"}
+    ),
+    "extend": room("operator", "extended", lambda *_: instead(hours=2)),
+}
+
+
+
+def of(operation_id, world):
+    """Everything that the operation needs, made anew."""
+    return SCENES[operation_id](world)

@@ -1,0 +1,129 @@
+"""Holds the API's document against the running server: schemathesis tries what the document allows and what it does
+not, with every check that it has; then each status that the document names must have been seen."""
+
+import asyncio
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+import uuid
+
+import requests
+import schemathesis
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
+
+import scenes  # noqa: E402
+from server import ARTEFACTS, Server  # noqa: E402
+from world import World  # noqa: E402
+
+#: Statuses that no request of this test can bring about, and where else they are seen.
+ELSEWHERE = {
+    ("follow", "101"): "a WebSocket; tests/integration follows sessions",
+    ("attest", "204"): "needs a device that sends; tests/integration/day.rs attests",
+}
+#: Longer than any body that is read.
+TOO_LARGE = 200_000
+
+
+class Document(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.addClassCleanup(cls.server.stop)
+        asyncio.run(cls.server.ready())
+        cls.world = World(cls.server.url, cls.server.keys)
+        cls.schema = schemathesis.openapi.from_url(f"{cls.server.url}/v1/openapi.json")
+        cls.operations = [result.ok() for result in cls.schema.get_all_operations()]
+        cls.seen_in = ARTEFACTS.parent / "schema" / "seen.txt"
+        cls.seen_in.parent.mkdir(parents=True, exist_ok=True)
+        cls.seen_in.write_text("")
+
+    def test_1_generated_requests_pass_every_check(self):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{HERE}",
+            "SCHEMA_URL": self.server.url,
+            "SCHEMA_KEYS": json.dumps(self.server.keys),
+            "SCHEMA_SEEN": str(self.seen_in),
+        }
+        command = ["--config-file", HERE / "schemathesis.toml", "run", f"{self.server.url}/v1/openapi.json"]
+        command = [pathlib.Path(sys.executable).parent / "schemathesis", *command, "--checks", "all"]
+        ran = subprocess.run(command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        (self.seen_in.parent / "schemathesis.log").write_text(ran.stdout)
+        self.assertEqual(ran.returncode, 0, ran.stdout)
+        print(ran.stdout[ran.stdout.index("SUMMARY") :])
+
+    def test_2_what_is_wrong_with_a_request_is_said_as_documented(self):
+        """What the generator does not try: keys of others, other content types, too much, revisions that are over."""
+        for operation in self.operations:
+            documented = operation.definition.raw["responses"]
+            for status, request in self.wrong_requests(operation):
+                if status in documented:
+                    with self.subTest(operation=operation.label, status=status):
+                        response = self.send(operation, **request)
+                        self.assertEqual(str(response.status_code), status, response.text)
+                        operation.validate_response(response)
+
+    def test_3_every_documented_status_was_seen(self):
+        seen = {tuple(line.split()) for line in self.seen_in.read_text().splitlines()}
+        missing = []
+        for operation in self.operations:
+            name = operation.definition.raw["operationId"]
+            statuses = {status for operation_id, status in seen if operation_id == name}
+            self.assertTrue(statuses, f"{operation.label} was never asked")
+            for status in operation.definition.raw["responses"]:
+                if status not in statuses and status != "default" and (name, status) not in ELSEWHERE:
+                    missing.append(f"{operation.label}: {status}")
+        self.assertEqual(missing, [], "documented, and never seen")
+
+    def wrong_requests(self, operation):
+        """Pairs of a status and the request that asks for it."""
+        raw = operation.definition.raw
+        schemes = {scheme.split()[0] for requirement in raw.get("security", []) for scheme in requirement}
+        others = [scope for scope in self.server.keys if scope not in schemes]
+        yield "401", {"bearer": "not-a-key"}
+        yield "403", {"bearer": self.server.keys[others[0]] if others else None}
+        yield "404", {"path": {}}
+        yield "412", {"headers": {"If-Match": '"999999"'}}
+        for content_type in raw.get("requestBody", {}).get("content", {}):
+            is_json = content_type == "application/json"
+            yield "400", {"data": '{"' if is_json else b"\xff", "content_type": content_type}
+            filler = json.dumps({"x": "y" * TOO_LARGE}) if is_json else "y" * TOO_LARGE
+            yield "413", {"data": filler, "content_type": content_type}
+            yield "415", {"data": "hello", "content_type": "text/plain"}
+            if is_json:
+                yield "422", {"data": '{"no such field": 1}', "content_type": content_type}
+
+    def send(self, operation, bearer=None, path=None, headers=None, data=None, content_type=None):
+        name = operation.definition.raw["operationId"]
+        scene = scenes.of(name, self.world)
+        path = scene.path if path is None else path
+        url = operation.path
+        for parameter in operation.path_parameters:
+            url = url.replace(f"{{{parameter.name}}}", path.get(parameter.name) or self.unknown(parameter.name))
+        headers = dict(headers or {})
+        if bearer or scene.bearer:
+            headers["Authorization"] = f"Bearer {bearer or scene.bearer}"
+        if content_type:
+            headers["Content-Type"] = content_type
+        elif scene.body is not None:
+            body = scene.body({})
+            is_text = isinstance(body, str)
+            headers["Content-Type"] = next(iter(operation.definition.raw["requestBody"]["content"]))
+            data = body if is_text else json.dumps(body)
+        response = requests.request(operation.method, self.server.url + url, headers=headers, data=data, timeout=20)
+        with self.seen_in.open("a") as seen:
+            seen.write(f"{name} {response.status_code}\n")
+        return response
+
+    @staticmethod
+    def unknown(parameter):
+        return {"feature": "chat", "token": "A" * 22}.get(parameter) or str(uuid.uuid4())
+
+
+if __name__ == "__main__":
+    unittest.main()

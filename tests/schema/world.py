@@ -1,0 +1,134 @@
+"""Rooms in the state that an operation needs, made over the API itself."""
+
+import itertools
+from datetime import datetime, timedelta, timezone
+
+import requests
+
+ROLES = ("operator", "delegato", "delegante")
+#: What a browser's microphone, camera and two slots are in an offer: kind, payload type, codec, direction.
+LINES = (
+    ("audio", 111, "opus/48000/2", "sendonly"),
+    ("video", 96, "VP8/90000", "sendonly"),
+    ("audio", 111, "opus/48000/2", "recvonly"),
+    ("video", 96, "VP8/90000", "recvonly"),
+)
+
+
+def offer():
+    lines = ["v=0", "o=- 4611731400430051336 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0 1 2 3"]
+    for mid, (kind, payload, codec, direction) in enumerate(LINES):
+        lines += [
+            f"m={kind} 9 UDP/TLS/RTP/SAVPF {payload}",
+            "c=IN IP4 0.0.0.0",
+            "a=ice-ufrag:Ab1z",
+            "a=ice-pwd:0123456789abcdefghijklmn",
+            "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+            "a=setup:actpass",
+            f"a=mid:{mid}",
+            f"a={direction}",
+            "a=rtcp-mux",
+            f"a=rtpmap:{payload} {codec}",
+        ]
+        if direction == "sendonly":
+            lines += [f"a=msid:- track{mid}", f"a=ssrc:{1000 + mid} cname:x"]
+    return "\r\n".join([*lines, ""])
+
+
+#: New ICE credentials (RFC 8840).
+FRAGMENT = "a=ice-ufrag:Cd2y\r\na=ice-pwd:abcdefghijklmn0123456789\r\n"
+
+
+def time(moment):
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+class World:
+    def __init__(self, url, keys):
+        self.url = url
+        self.keys = keys
+        self.http = requests.Session()
+        self.number = itertools.count(1)
+
+    def ask(self, method, path, bearer=None, **request):
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        response = self.http.request(method, self.url + path, headers=headers, timeout=20, **request)
+        assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def times(self, ahead=timedelta(0)):
+        """Half an hour from now, or later."""
+        start = datetime.now(timezone.utc) + ahead
+        return {"start": time(start), "end": time(start + timedelta(minutes=30))}
+
+    def booking(self):
+        number = next(self.number)
+        return {
+            "profile": "delega",
+            "office": "Roma",
+            "counter": f"Sportello {number}",
+            "reason": "Delega dell'identità digitale",
+            **self.times(),
+            "participants": [{"role": role, "name": f"Persona {number}"} for role in ROLES],
+        }
+
+    def booked(self):
+        """Nobody has come yet."""
+        return Room(self, self.ask("POST", "/v1/rooms", self.keys["booking"], json=self.booking()))
+
+    def waiting(self):
+        """Everyone is in the waiting room."""
+        room = self.booked()
+        for role in ROLES:
+            room.waits(role)
+        return room
+
+    def opened(self):
+        """The operator is inside, the others wait."""
+        room = self.waiting()
+        self.ask("POST", f"/v1/rooms/{room.id}/open", room.sessions["operator"])
+        return room
+
+    def met(self):
+        """The operator and the delegato are inside, the delegante waits."""
+        room = self.opened()
+        person = room.people["delegato"]["id"]
+        self.ask("POST", f"/v1/rooms/{room.id}/participants/{person}/admit", self.keys["operator"])
+        return room
+
+    def extended(self):
+        """Concluded, and documents may be handed in."""
+        room = self.opened()
+        conclusion = {"outcome": "incomplete", "extension_hours": 1}
+        self.ask("POST", f"/v1/rooms/{room.id}/conclude", self.keys["operator"], json=conclusion)
+        return room
+
+    def connected(self):
+        """The delegato has a media connection; its id is the room's `connection`."""
+        room = self.met()
+        headers = {"Authorization": f"Bearer {room.sessions['delegato']}", "Content-Type": "application/sdp"}
+        answer = self.http.post(self.url + "/v1/session/media", headers=headers, data=offer(), timeout=20)
+        assert answer.status_code == 201, answer.text
+        room.connection = answer.headers["Location"].rsplit("/", 1)[1]
+        return room
+
+
+class Room:
+    def __init__(self, world, booked):
+        self.world = world
+        self.id = booked["room"]["id"]
+        self.people = {person["role"]: person for person in booked["participants"]}
+        self.sessions = {}
+        self.connection = None
+
+    def waits(self, role):
+        self.admitted(role)
+        session = self.sessions[role]
+        version = self.world.ask("GET", "/v1/session", session)["consent_text_version"]
+        self.world.ask("POST", "/v1/session/consent", session, json={"text_version": version})
+        self.world.ask("POST", "/v1/session/enter", session)
+
+    def admitted(self, role):
+        person = self.people[role]
+        body = {"code": person["code"]}
+        self.sessions[role] = self.world.ask("POST", f"/v1/join/{person['join_token']}", json=body)["session_token"]
