@@ -12,6 +12,7 @@ use sportello::config::{Problems, Sources};
 use sportello::id::KeyId;
 use sportello::keys::{self, ApiKey, Keys, Scope};
 use sportello::node::{Node, StartError, local_addresses};
+use sportello::room::ledger;
 use sportello::{recording, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -59,9 +60,12 @@ enum Command {
         #[arg(long)]
         expose: bool,
     },
-    /// Check recordings: one original, a room's folder, or the whole recordings folder
+    /// Check recordings: one original, a room's folder, or the whole recordings folder; or a room's ledger
     ///
-    /// Names each file and cluster that is not as it was recorded. Exit code 0: all whole; 1: something found.
+    /// Names the file and cluster that is not as it was recorded, or the line of the ledger that is not as it was
+    /// written. A ledger is a file *.json with what GET /v1/rooms/{id}/ledger answers, or *.jsonl with one line each; it
+    /// is checked without a node. What may be missing at its end shows when its head is compared with one kept
+    /// elsewhere. Exit code 0: all whole; 1: something found.
     Verify {
         /// File or folder.
         path: PathBuf,
@@ -360,6 +364,27 @@ fn wrong_configuration(problems: &Problems) -> ExitCode {
 }
 
 fn verify(path: &Path) -> ExitCode {
+    let is_ledger = path.extension().is_some_and(|extension| extension == "json" || extension == "jsonl");
+    if is_ledger && !path.is_dir() { verify_ledger(path) } else { verify_recordings(path) }
+}
+
+fn verify_ledger(path: &Path) -> ExitCode {
+    let checked = std::fs::read_to_string(path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| ledger::verify_text(&text).map_err(|error| error.to_string()));
+    match checked {
+        Ok(head) => {
+            say(&format!("{}: whole, {} lines, ledger head {}", path.display(), head.seq, head.hash));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("{}: {error}", path.display()));
+            FAILED
+        }
+    }
+}
+
+fn verify_recordings(path: &Path) -> ExitCode {
     let mut progress = Progress::new();
     let verified = recording::verify(path, |done, total| progress.show(done, total));
     progress.clear();

@@ -413,11 +413,12 @@ impl Draft<'_> {
     }
 
     fn recording_lost(&mut self, reason: RecordingFault) {
-        // Told again it is news only if files begun since then are lost as well. A fault at the very end of a
-        // meeting still belongs in its ledger.
+        // Told again it is news only if files begun since then are lost as well. Before the room is opened there is
+        // nothing to lose; a fault at the very end of a meeting still belongs in its ledger.
         let begun = self.room.people.iter().any(|person| !person.recorded.is_empty());
         let news = self.room.recording.fault.is_none() || begun;
-        if news && !matches!(self.room.state, State::Cancelled | State::Expired) {
+        let met = !matches!(self.room.state, State::Scheduled | State::Waiting | State::Cancelled | State::Expired);
+        if news && met {
             self.emit(Event::RecordingLost { reason });
         }
     }

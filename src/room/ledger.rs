@@ -10,6 +10,7 @@ use std::io;
 use aws_lc_rs::digest::{Context, SHA256};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Entry, Event};
 use crate::clock::{MonoTime, Now};
@@ -50,6 +51,34 @@ pub struct Head {
 pub struct ChainError {
     /// The first line that is not what it was, or not where it was.
     pub seq: u64,
+}
+
+/// Why a text is not a whole ledger.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// There is nothing in it.
+    #[error("no ledger: there are no lines")]
+    Empty,
+    /// It is not JSON, so that lines cannot be told apart.
+    #[error("no ledger: {0}")]
+    NotJson(String),
+    /// One of its lines cannot be read.
+    #[error("line {seq} is not a line of a ledger: {reason}")]
+    Unreadable {
+        /// Its position, from 1.
+        seq: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// One of its lines was changed.
+    #[error(transparent)]
+    Changed(#[from] ChainError),
+    /// Its lines follow from each other, and are not those of one room.
+    #[error("line {seq} cannot be there: a room's ledger begins with its booking, and has one")]
+    NotARoom {
+        /// The line's position, from 1.
+        seq: u64,
+    },
 }
 
 impl Head {
@@ -98,6 +127,50 @@ pub fn verify<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Result<Head, Cha
         head = line.head();
     }
     Ok(head)
+}
+
+/// Checks a whole ledger as text: the JSON array that the API answers, or one line of JSON for each of its lines.
+/// Needs nothing else, neither the node nor its configuration. Gives the head: the number of lines and the last hash.
+///
+/// # Errors
+/// The first line that is not what it was or not where it was, or that says more than is hashed.
+pub fn verify_text(text: &str) -> Result<Head, TextError> {
+    let lines = read(text)?;
+    let head = verify(&lines)?;
+    let booking = |line: &Line| matches!(line.event, Event::Booked { .. });
+    match lines.iter().find(|line| booking(line) != (line.seq == 1)) {
+        Some(line) => Err(TextError::NotARoom { seq: line.seq }),
+        None if lines.is_empty() => Err(TextError::Empty),
+        None => Ok(head),
+    }
+}
+
+fn read(text: &str) -> Result<Vec<Line>, TextError> {
+    if !text.trim_start().starts_with('[') {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        return (1..).zip(lines).map(|(seq, line)| read_line(seq, line)).collect();
+    }
+    let values: Vec<Value> = serde_json::from_str(text).map_err(|error| TextError::NotJson(error.to_string()))?;
+    let lines = (1..).zip(values).map(|(seq, value)| {
+        // As text again: the same reading for both forms.
+        read_line(seq, &value.to_string())
+    });
+    let lines = lines.collect::<Result<_, _>>()?;
+    // A key that is there twice shows only in the text itself.
+    serde_json::from_str::<Vec<Line>>(text).map_err(|error| TextError::NotJson(error.to_string()))?;
+    Ok(lines)
+}
+
+fn read_line(seq: u64, text: &str) -> Result<Line, TextError> {
+    let unreadable = |reason: String| TextError::Unreadable { seq, reason };
+    let line: Line = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    // What the reading leaves out is not hashed either: nobody may be shown it as part of the ledger.
+    let said: Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    if serde_json::to_value(&line).is_ok_and(|line| line == said) {
+        Ok(line)
+    } else {
+        Err(unreadable("it says something that is not part of its event, or in other words".into()))
+    }
 }
 
 fn hash(line: &Line) -> String {

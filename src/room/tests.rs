@@ -5,4 +5,5 @@ mod admission;
 mod presence;
 mod properties;
 mod reference;
+mod steps;
 mod world;

@@ -2,7 +2,9 @@
 
 use std::process::Output;
 
-use crate::server::sportello;
+use serde_json::Value;
+
+use crate::server::{Server, sportello};
 
 fn run(args: &[&str], environment: &[(&str, &str)]) -> (Output, String) {
     let output = sportello().args(args).envs(environment.iter().copied()).output().unwrap();
@@ -56,4 +58,39 @@ fn verifying_what_is_not_there_fails() {
     let (output, said) = run(&["verify", "/nowhere/at/all"], &[]);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("/nowhere/at/all"), "{said}");
+}
+
+#[tokio::test]
+async fn a_rooms_ledger_is_verified_offline_and_a_changed_line_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let (booked, _operator) = server.open_room().await;
+    let ledger = server.get(&format!("/v1/rooms/{}/ledger", booked.room), server.key("booking")).await;
+    drop(server);
+    let lines = ledger.as_array().unwrap();
+    let last = lines.last().unwrap();
+    let verify = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let (output, said) = run(&["verify", file.to_str().unwrap()], &[]);
+        assert!(said.contains(name), "the file is named: {said}");
+        (output.status.success(), said)
+    };
+    let by_line = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+
+    let whole = format!("whole, {} lines, ledger head {}", lines.len(), last["hash"].as_str().unwrap());
+    for (name, text) in [("ledger.json", ledger.to_string()), ("ledger.jsonl", by_line(lines))] {
+        let (success, said) = verify(name, &text);
+        assert!(success && said.contains(&whole), "{said}");
+    }
+
+    let changed = ledger.to_string().replacen("delegante", "guest", 1);
+    let (success, said) = verify("changed.json", &changed);
+    assert!(!success && said.contains("line 1"), "{said}");
+    let (success, said) = verify("cut.jsonl", &by_line(&[&lines[..2], &lines[3..]].concat()));
+    assert!(!success && said.contains("line 3"), "{said}");
+    let (success, said) = verify("other.json", "{\"kind\": \"no ledger\"}");
+    assert!(!success && said.contains("line 1 is not a line of a ledger"), "{said}");
+    let (output, said) = run(&["verify", "/nowhere/at/all.json"], &[]);
+    assert!(!output.status.success() && said.contains("/nowhere/at/all.json"), "{said}");
 }

@@ -18,6 +18,48 @@ fn the_shipped_profiles_are_delega_and_videochiamata() {
 }
 
 #[test]
+fn the_shipped_profiles_have_the_domains_numbers() {
+    for (name, slot, minimum, outcomes) in [
+        ("delega", 30, 60, vec![Outcome::Granted, Outcome::Refused, Outcome::Incomplete]),
+        ("videochiamata", 20, 0, vec![Outcome::Served, Outcome::Incomplete]),
+    ] {
+        let profile = profile(name);
+        assert_eq!((profile.slot_minutes, profile.minimum_presence_seconds), (slot, minimum));
+        assert_eq!(profile.outcomes, outcomes);
+        assert_eq!((profile.admission_opens_minutes, profile.code_digits, profile.code_attempts), (15, 6, 5));
+        assert_eq!((profile.absence_grace_seconds, profile.longest_absence_seconds), (10, 600));
+        assert_eq!(profile.longest_extension_hours, 72);
+        assert_eq!(profile.features, [], "chat, documents and sharing wait for the operator");
+    }
+}
+
+#[test]
+fn a_new_profile_is_a_text() {
+    let text = include_str!("../../../config/profiles/videochiamata.toml")
+        .replace("name = \"videochiamata\"", "name = \"consulenza\"")
+        .replace("required = [\"operator\", \"citizen\"]", "required = [\"operator\", \"citizen\", \"delegato\"]")
+        .replace("outcomes = [\"served\", ", "outcomes = [\"granted\", \"served\", ")
+        .replace("absence_grace_seconds = 10", "absence_grace_seconds = 2");
+    let roles = [Role::Operator, Role::Delegato, Role::Citizen, Role::Guest];
+    let mut world = World::booked(Profile::parse(&text).unwrap(), &roles);
+    world.until(NINE);
+    (0..3).for_each(|who| world.enter(who));
+    world.ok(Command::Open);
+    (1..3).for_each(|who| world.admit(who));
+    for who in 0..2 {
+        world.join(who);
+    }
+    assert_eq!(world.room.missing(), [Role::Citizen]);
+    world.join(2);
+    assert_eq!(world.phase(), Phase::Live);
+    world.camera(1, false);
+    world.pass(seconds(2));
+    assert_eq!(world.phase(), Phase::Suspended);
+    world.camera(1, true);
+    assert_eq!(world.conclude(Outcome::Granted, 0).refusal, None, "this one asks for no minimum");
+}
+
+#[test]
 fn a_profile_error_names_key_value_and_what_is_allowed() {
     let text = include_str!("../../../config/profiles/delega.toml");
     let error = |from: &str, to: &str| {
@@ -212,6 +254,24 @@ fn after_a_restart_the_room_waits_suspended_for_its_people_and_nothing_else_is_l
 }
 
 #[test]
+fn media_that_flowed_until_just_before_a_crash_may_not_be_on_disk() {
+    for (after, hole) in [(9, true), (10, false)] {
+        let mut world = World::live();
+        world.pass(seconds(20));
+        world.drop_connection(DELEGANTE, seconds(0));
+        world.pass(seconds(10));
+        assert_eq!(world.phase(), Phase::Suspended);
+        world.pass(seconds(after));
+        // The newest thing that the ledger tells of the run.
+        world.handle(Command::TryCode { participant: world.id(GUEST), right: false });
+        world.restart(seconds(30));
+        assert_eq!(world.room.recording_has_hole(), hole);
+        world.restart(seconds(30));
+        assert_eq!(world.room.recording_has_hole(), hole, "nothing flowed in between");
+    }
+}
+
+#[test]
 fn a_restart_before_media_flowed_leaves_no_hole() {
     let mut world = World::waiting();
     world.ok(Command::Open);
@@ -271,6 +331,64 @@ fn a_ledger_verifies_and_a_changed_one_does_not() {
     assert_eq!(broken_at(&|lines| drop(lines.remove(3))), 4);
     assert_eq!(broken_at(&|lines| lines.swap(5, 6)), 6);
     assert_eq!(broken_at(&|lines| drop(lines.remove(0))), 1);
+}
+
+#[test]
+fn a_ledger_is_verified_as_text_and_the_line_that_fails_is_named() {
+    let world = World::live();
+    let mut head = ledger::Head::empty();
+    let mut lines = Vec::new();
+    for entry in &world.ledger {
+        let line = ledger::chain(&head, entry);
+        head = line.head();
+        lines.push(serde_json::to_value(&line).unwrap());
+    }
+    let text = |lines: &[serde_json::Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    assert_eq!(ledger::verify_text(&text(&lines)), Ok(head.clone()));
+    assert_eq!(ledger::verify_text(&serde_json::to_string_pretty(&lines).unwrap()), Ok(head.clone()));
+    assert_eq!(head.seq, lines.len() as u64);
+
+    let fails = |change: &dyn Fn(&mut Vec<serde_json::Value>)| {
+        let mut lines = lines.clone();
+        change(&mut lines);
+        let said = ledger::verify_text(&text(&lines)).unwrap_err();
+        assert_eq!(ledger::verify_text(&serde_json::to_string(&lines).unwrap()).unwrap_err(), said);
+        said.to_string()
+    };
+    assert_eq!(fails(&|lines| lines.clear()), "no ledger: there are no lines");
+    assert_eq!(fails(&|lines| lines[2]["mono_ms"] = 1.into()), "the ledger does not verify at line 3");
+    assert_eq!(fails(&|lines| drop(lines.remove(0))), "the ledger does not verify at line 1");
+    assert!(
+        fails(&|lines| lines[3]["event"]["type"] = "undone".into()).starts_with("line 4 is not a line of a ledger")
+    );
+    let more = fails(&|lines| lines[1]["event"]["note"] = "granted".into());
+    assert!(more.starts_with("line 2 is not a line of a ledger"), "what is not hashed is not shown either: {more}");
+    let otherwise = fails(&|lines| lines[0]["wall"] = "2026-01-13T09:30:00+01:00".into());
+    assert!(otherwise.starts_with("line 1 "), "{otherwise}");
+    assert!(matches!(ledger::verify_text("[{\"seq\": 1"), Err(ledger::TextError::NotJson(_))));
+    let twice = text(&lines).replacen("\"seq\":1,", "\"seq\":7,\"seq\":1,", 1);
+    assert!(matches!(ledger::verify_text(&twice), Err(ledger::TextError::Unreadable { seq: 1, .. })));
+    let twice = format!("[{}]", twice.trim_end().replace('\n', ","));
+    assert!(matches!(ledger::verify_text(&twice), Err(ledger::TextError::NotJson(_))));
+}
+
+#[test]
+fn lines_that_follow_from_each_other_are_not_yet_a_rooms_ledger() {
+    let world = World::live();
+    let text = |entries: &[&Entry]| {
+        let mut head = ledger::Head::empty();
+        let chained = entries.iter().map(|entry| {
+            let line = ledger::chain(&head, entry);
+            head = line.head();
+            serde_json::to_string(&line).unwrap() + "\n"
+        });
+        chained.collect::<String>()
+    };
+    let entries: Vec<&Entry> = world.ledger.iter().collect();
+    assert!(ledger::verify_text(&text(&entries)).is_ok());
+    assert_eq!(ledger::verify_text(&text(&entries[1..])), Err(ledger::TextError::NotARoom { seq: 1 }));
+    let twice = [entries[0], entries[1], entries[0]];
+    assert_eq!(ledger::verify_text(&text(&twice)), Err(ledger::TextError::NotARoom { seq: 3 }));
 }
 
 #[test]

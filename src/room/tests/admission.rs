@@ -222,6 +222,29 @@ fn five_wrong_codes_lock_and_a_sixth_is_never_compared() {
 }
 
 #[test]
+fn a_code_is_issued_anew_in_every_phase_before_the_conclusion_and_for_handing_documents_in() {
+    let mut world = World::delega();
+    let [delegato, guest] = [DELEGATO, GUEST].map(|who| Command::ReissueCode { participant: world.id(who) });
+    world.ok(delegato.clone());
+    world.until("2026-01-13T08:45:00Z");
+    assert_eq!(world.phase(), Phase::Waiting);
+    world.ok(delegato.clone());
+    let mut world = World::live();
+    let [delegato, guest_of_it] = [DELEGATO, GUEST].map(|who| Command::ReissueCode { participant: world.id(who) });
+    assert_ne!(guest, guest_of_it);
+    world.ok(delegato.clone());
+    world.lose_recording();
+    assert_eq!(world.phase(), Phase::Suspended);
+    world.ok(delegato.clone());
+    world.conclude(Outcome::Incomplete, 1);
+    world.ok(delegato.clone());
+    let never_came = Refusal::WrongPhase(Phase::Extended);
+    assert_eq!(world.refused(guest_of_it), never_came, "a code would not let them in any more");
+    world.pass(seconds(3_600));
+    assert_eq!(world.refused(delegato), Refusal::WrongPhase(Phase::Closed));
+}
+
+#[test]
 fn a_right_code_does_not_give_a_guesser_new_attempts() {
     let mut world = World::delega();
     world.until(NINE);

@@ -197,6 +197,52 @@ fn two_absences_that_overlap_are_one() {
 }
 
 #[test]
+fn absences_that_overlap_are_one_though_the_later_is_told_when_the_earlier_is_over() {
+    let mut world = World::live();
+    world.pass(seconds(30));
+    world.camera(DELEGATO, false);
+    world.pass(seconds(9));
+    world.camera(DELEGATO, true);
+    // It had stopped two seconds ago, one second before the other came back.
+    world.pass(seconds(1));
+    assert_eq!(world.phase(), Phase::Live);
+    let connection = world.room.person(world.id(DELEGANTE)).unwrap().connection().unwrap();
+    let decision = world.source(connection, Source::Camera, false, seconds(2));
+    assert_eq!(decision.effects, [Effect::StopFlow]);
+    assert_eq!(world.room.presence_intervals(world.now)[0].length_ms, 30_000);
+}
+
+#[test]
+fn a_rule_that_never_held_as_late_news_tells_stops_media_at_once() {
+    let mut world = World::waiting();
+    world.ok(Command::Open);
+    world.admit(DELEGATO);
+    world.admit(DELEGANTE);
+    world.join(OPERATOR);
+    let delegato = world.join(DELEGATO);
+    world.pass(seconds(30));
+    world.join(DELEGANTE);
+    assert_eq!(world.phase(), Phase::Live);
+    world.pass(seconds(1));
+    world.source(delegato, Source::Microphone, false, seconds(2));
+    assert_eq!(world.phase(), Phase::Suspended);
+    assert_eq!(world.room.presence_intervals(world.now), []);
+}
+
+#[test]
+fn a_screen_that_stops_is_nobodys_absence() {
+    let mut world = World::live();
+    let connection = world.room.person(world.id(DELEGATO)).unwrap().connection().unwrap();
+    world.source(connection, Source::Screen, true, seconds(0));
+    world.pass(seconds(30));
+    world.camera(DELEGATO, false);
+    world.source(connection, Source::Screen, false, seconds(2));
+    world.pass(seconds(9));
+    world.camera(DELEGATO, true);
+    assert_eq!(world.room.presence_intervals(world.now)[0].length_ms, 39_000);
+}
+
+#[test]
 fn ten_minutes_of_absence_conclude_the_room_as_incomplete() {
     let mut world = World::live();
     world.drop_connection(DELEGANTE, seconds(0));
@@ -281,6 +327,63 @@ fn an_attestation_ends_when_the_device_leaves_the_room_or_an_own_one_comes() {
 }
 
 #[test]
+fn an_attestation_outlasts_a_device_that_is_gone_within_the_grace_and_no_longer() {
+    for (silence, stands) in [(9, true), (11, false)] {
+        let mut world = World::live();
+        let (participant, beside) = (world.id(DELEGANTE), world.id(DELEGATO));
+        world.drop_connection(DELEGANTE, seconds(0));
+        world.ok(Command::Attest { participant, beside });
+        world.pass(seconds(20));
+        world.drop_connection(DELEGATO, seconds(0));
+        world.pass(seconds(silence));
+        world.join(DELEGATO);
+        assert_eq!(world.room.person(participant).unwrap().attested_beside().is_some(), stands);
+        assert_eq!(world.phase(), if stands { Phase::Live } else { Phase::Suspended });
+        if !stands {
+            assert_eq!(world.room.missing(), [Role::Delegante], "the operator must see them again");
+            let withdrawn = world.ledger.iter().find(|e| e.event == Event::AttestationWithdrawn { participant });
+            assert_eq!(withdrawn.unwrap().wall, wall("2026-01-13T09:00:30Z"), "when the grace ran out");
+            world.ok(Command::Attest { participant, beside });
+            assert_eq!(world.phase(), Phase::Live);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_has_not_been_seen_yet_is_waited_for() {
+    let mut world = World::waiting();
+    world.ok(Command::Open);
+    world.admit(DELEGATO);
+    world.join(OPERATOR);
+    let connection = world.connect(DELEGATO);
+    let (participant, beside) = (world.id(DELEGANTE), world.id(DELEGATO));
+    world.ok(Command::Attest { participant, beside });
+    world.pass(seconds(60));
+    assert_eq!(world.room.person(participant).unwrap().attested_beside(), Some(beside), "the camera is being allowed");
+    for source in [Source::Microphone, Source::Camera] {
+        world.source(connection, source, true, seconds(0));
+    }
+    world.record(DELEGATO, connection);
+    assert_eq!(world.phase(), Phase::Live);
+}
+
+#[test]
+fn an_attestation_outlasts_a_restart_if_its_device_comes_back_within_the_grace() {
+    for (down, stands) in [(9, true), (11, false)] {
+        let mut world = World::live();
+        let (participant, beside) = (world.id(DELEGANTE), world.id(DELEGATO));
+        world.drop_connection(DELEGANTE, seconds(0));
+        world.ok(Command::Attest { participant, beside });
+        world.restart(seconds(30));
+        world.pass(seconds(down));
+        world.join(OPERATOR);
+        world.join(DELEGATO);
+        assert_eq!(world.room.person(participant).unwrap().attested_beside().is_some(), stands);
+        assert_eq!(world.room.missing().is_empty(), stands);
+    }
+}
+
+#[test]
 fn only_a_required_citizen_beside_another_is_attested() {
     let mut world = World::live();
     world.enter(GUEST);
@@ -360,6 +463,14 @@ fn a_folder_that_cannot_be_written_keeps_the_room_from_going_live() {
     world.ok(Command::RecordingResumed);
     assert_eq!(world.phase(), Phase::Live);
     assert!(!world.room.recording_has_hole(), "nothing had flowed");
+}
+
+#[test]
+fn before_the_room_is_opened_there_is_no_recording_to_lose() {
+    let mut world = World::waiting();
+    assert_eq!(world.lose_recording().events, []);
+    world.ok(Command::Open);
+    assert_eq!(world.room.recording(), Recording::Starting);
 }
 
 #[test]

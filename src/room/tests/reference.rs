@@ -73,6 +73,8 @@ struct Link {
 struct Attestation {
     who: usize,
     beside: usize,
+    /// Whether the device was seen and heard then, as far as was known.
+    seen: bool,
     from: Point,
     until: Point,
 }
@@ -182,7 +184,8 @@ impl Reference {
         let stands = |a: &Attestation| a.who == who && a.beside == beside && a.until == Point::MAX;
         if !self.attestations.iter().any(stands) {
             self.withdraw(who, now);
-            self.attestations.push(Attestation { who, beside, from: now, until: Point::MAX });
+            let seen = self.own(beside).last().is_some_and(|&(_, until)| until == Point::MAX);
+            self.attestations.push(Attestation { who, beside, seen, from: now, until: Point::MAX });
         }
     }
 
@@ -197,7 +200,7 @@ impl Reference {
     }
 
     pub(super) fn lose_recording(&mut self) {
-        self.lost = true;
+        self.lost = self.is_open();
         self.hole |= !self.flows.is_empty();
         self.recorded.clear();
     }
@@ -234,13 +237,15 @@ impl Reference {
     /// Ends the attestations whose device has not been seen and heard for longer than the grace.
     pub(super) fn expire_attestations(&mut self, now: Point) {
         for index in 0..self.attestations.len() {
-            let Attestation { beside, from, until, .. } = self.attestations[index];
-            let seen = intersect(&self.own(beside), &[(from, until)]);
+            let Attestation { beside, seen, from, until, .. } = self.attestations[index];
+            let earliest = if seen { Point::MIN } else { from };
+            let seen = intersect(&self.own(beside), &[(earliest, until)]);
             let gaps = seen.iter().enumerate().map(|(at, &(_, end))| {
                 let next = seen.get(at + 1).map_or(now, |&(start, _)| start);
-                (end, between(end.max(self.run.min(next)), next))
+                (end, between(end.max(self.run.min(next)), next), next)
             });
-            if let Some((end, _)) = gaps.filter(|&(end, _)| end < now).find(|&(_, length)| length >= self.grace) {
+            let mut gaps = gaps.filter(|&(end, _, next)| end < now && next > from);
+            if let Some((end, ..)) = gaps.find(|&(_, length, _)| length >= self.grace) {
                 self.attestations[index].until = until.min(end);
             }
         }
