@@ -65,7 +65,7 @@ def bookable(world, body):
     """The generated booking with a time and people that a room can have."""
     sensible = world.booking()
     generated = body if isinstance(body, dict) else {}
-    return {**generated, **{name: sensible[name] for name in ("profile", "start", "end", "participants")}}
+    return {**sensible, **generated, **{name: sensible[name] for name in ("profile", "start", "end", "participants")}}
 
 
 def consent_in_force(world, found):

@@ -35,6 +35,8 @@ TOO_LARGE = 200_000
 
 
 class Document(unittest.TestCase):
+    maxDiff = None
+
     @classmethod
     def setUpClass(cls):
         receiver = Receiver()
@@ -76,7 +78,37 @@ class Document(unittest.TestCase):
                         self.assertEqual(str(response.status_code), status, response.text)
                         operation.validate_response(response)
 
-    def test_3_every_documented_status_was_seen(self):
+    def test_3_what_does_not_fit_the_rooms_state_is_a_conflict(self):
+        for operation in self.operations:
+            if "409" in operation.definition.raw["responses"] and "{room}" in operation.path:
+                with self.subTest(operation=operation.label):
+                    # A room that is cancelled may be cancelled again, and one that is over be cancelled no more.
+                    rooms = self.world.cancelled(), self.world.extended()
+                    paths = [{"room": room.id, "participant": room.people["delegante"]["id"]} for room in rooms]
+                    responses = [self.send(operation, path={**path, "feature": "chat"}) for path in paths]
+                    self.assertIn(409, [response.status_code for response in responses])
+                    for response in responses:
+                        operation.validate_response(response)
+
+    def test_4_whoever_asks_too_much_is_told_so(self):
+        server = Server(ROOMS__CAPACITY="1", **dict.fromkeys(NO_LIMITS, "1"))
+        self.addCleanup(server.stop)
+        asyncio.run(server.ready())
+        World(server.url, server.keys).booked()
+        full = self.send(self.operation("create_room"), bearer=server.keys["booking"], url=server.url)
+        self.assertEqual(full.status_code, 409, full.text)
+        self.operation("create_room").validate_response(full)
+        for _ in range(2):
+            requests.get(f"{server.url}/v1/session", headers={"Authorization": "Bearer wrong"}, timeout=20)
+            requests.get(f"{server.url}/v1/join/unknown", timeout=20)
+        for operation in self.operations:
+            if "429" in operation.definition.raw["responses"]:
+                with self.subTest(operation=operation.label):
+                    response = self.send(operation, bearer="wrong", url=server.url)
+                    self.assertEqual(response.status_code, 429, response.text)
+                    operation.validate_response(response)
+
+    def test_5_every_documented_status_was_seen(self):
         seen = {tuple(line.split()) for line in self.seen_in.read_text().splitlines()}
         missing = []
         for operation in self.operations:
@@ -87,6 +119,9 @@ class Document(unittest.TestCase):
                 if status not in statuses and status != "default" and (name, status) not in ELSEWHERE:
                     missing.append(f"{operation.label}: {status}")
         self.assertEqual(missing, [], "documented, and never seen")
+
+    def operation(self, name):
+        return next(each for each in self.operations if each.definition.raw["operationId"] == name)
 
     def wrong_requests(self, operation):
         """Pairs of a status and the request that asks for it."""
@@ -106,13 +141,13 @@ class Document(unittest.TestCase):
             if is_json:
                 yield "422", {"data": '{"no such field": 1}', "content_type": content_type}
 
-    def send(self, operation, bearer=None, path=None, headers=None, data=None, content_type=None):
+    def send(self, operation, bearer=None, path=None, headers=None, data=None, content_type=None, url=None):
         name = operation.definition.raw["operationId"]
         scene = scenes.of(name, self.world)
         path = scene.path if path is None else path
-        url = operation.path
+        address = operation.path
         for parameter in operation.path_parameters:
-            url = url.replace(f"{{{parameter.name}}}", path.get(parameter.name) or self.unknown(parameter.name))
+            address = address.replace(f"{{{parameter.name}}}", path.get(parameter.name) or self.unknown(parameter.name))
         headers = dict(headers or {})
         if bearer or scene.bearer:
             headers["Authorization"] = f"Bearer {bearer or scene.bearer}"
@@ -123,7 +158,8 @@ class Document(unittest.TestCase):
             is_text = isinstance(body, str)
             headers["Content-Type"] = next(iter(operation.definition.raw["requestBody"]["content"]))
             data = body if is_text else json.dumps(body)
-        response = requests.request(operation.method, self.server.url + url, headers=headers, data=data, timeout=20)
+        address = (url or self.server.url) + address
+        response = requests.request(operation.method, address, headers=headers, data=data, timeout=20)
         with self.seen_in.open("a") as seen:
             seen.write(f"{name} {response.status_code}\n")
         return response

@@ -97,6 +97,12 @@ class World:
         self.ask("POST", f"/v1/rooms/{room.id}/participants/{person}/admit", self.keys["operator"])
         return room
 
+    def cancelled(self):
+        """Nothing can happen in it any more."""
+        room = self.booked()
+        self.ask("POST", f"/v1/rooms/{room.id}/cancel", self.keys["booking"])
+        return room
+
     def extended(self):
         """Concluded, and documents may be handed in."""
         room = self.opened()
