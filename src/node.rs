@@ -34,7 +34,7 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 /// Ends of text messages that wait for their rooms. When they are more, the gateway's next message waits.
 const TEXT_OUTCOMES: usize = 64;
 /// How often the database is tidied up: an hour more or less matters to nothing that is kept for days.
-const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+const TIDY_EVERY: Duration = Duration::from_hours(1);
 
 /// A node that listens; [`Node::run`] makes it answer.
 pub struct Node {

@@ -348,7 +348,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
                     self.change_person(*participant, |person| person.session = Some(*token));
                 }
                 Change::SessionEnded { participant } => {
-                    self.change_person(*participant, |person| person.session = None)
+                    self.change_person(*participant, |person| person.session = None);
                 }
                 Change::Replaced { participant, by } => {
                     self.change_person(*participant, |person| *person = Person::clone(by));
