@@ -35,6 +35,9 @@ pub enum Error {
     /// The caller's fault.
     #[error("the name must have 1 to {LONGEST_NAME} characters, none of them a control character")]
     BadName,
+    /// The caller's fault. Without what they wrote: it may be the key itself.
+    #[error("that is no key's id: `sportello keys list` shows them; a key itself is not its id")]
+    BadId,
     /// The caller's fault.
     #[error("there is no key {0}; `sportello keys list` shows those there are")]
     Unknown(KeyId),

@@ -9,7 +9,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use sportello::config::{Problems, Sources};
-use sportello::id::KeyId;
 use sportello::keys::{self, ApiKey, Keys, Scope};
 use sportello::node::{Node, StartError, local_addresses};
 use sportello::room::ledger;
@@ -109,7 +108,8 @@ enum KeysCommand {
     /// Revoke a key for ever; running servers refuse it from the next request on
     Revoke {
         /// The key's id, from `sportello keys list`; not the key itself.
-        id: KeyId,
+        // Text, not `KeyId`: clap would print what it cannot parse, which may be the key.
+        id: String,
         /// Configuration file (TOML) of the node.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -291,7 +291,7 @@ fn run_keys(command: &KeysCommand) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
-            if matches!(error, keys::Error::BadName) { USAGE.into() } else { FAILED }
+            if matches!(error, keys::Error::BadName | keys::Error::BadId) { USAGE.into() } else { FAILED }
         }
     }
 }
@@ -321,7 +321,8 @@ async fn change_or_list(keys: &Keys, command: &KeysCommand) -> Result<(), keys::
             }
         }
         KeysCommand::Revoke { id, .. } => {
-            let key = keys.revoke(*id).await?;
+            let id = id.parse().map_err(|_| keys::Error::BadId)?;
+            let key = keys.revoke(id).await?;
             say(&format!("revoked {id} ({}, «{}»)", key.scope.name(), key.name));
         }
     }

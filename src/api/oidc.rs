@@ -197,7 +197,7 @@ impl fmt::Debug for Oidc {
 /// Why there are no (newer) keys. The issuer's or the network's fault; our words, never the far end's.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("no answer: {}", .0.without_url_text())]
+    #[error("no answer: {}", words_of(.0))]
     NoAnswer(reqwest::Error),
     #[error("the answer's status is {0}")]
     Status(u16),
@@ -267,31 +267,21 @@ impl Inner {
     }
 }
 
-/// An error's causes, outermost first, in reqwest's and the system's words.
-trait Causes {
-    fn without_url_text(&self) -> String;
-}
-
-impl Causes for reqwest::Error {
-    fn without_url_text(&self) -> String {
-        let mut text = if self.is_timeout() {
-            "it took too long".to_owned()
-        } else if self.is_connect() {
-            "no connection".to_owned()
-        } else {
-            "the connection broke".to_owned()
-        };
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            // Only the system's words: what lies between may quote the far end.
-            if let Some(system) = error.downcast_ref::<std::io::Error>() {
-                text = format!("{text} ({system})");
-                break;
-            }
-            cause = error.source();
+/// What went wrong with a connection. Of the causes only the system's words: what lies between may quote the far end.
+fn words_of(error: &reqwest::Error) -> String {
+    let kind = match () {
+        () if error.is_timeout() => "it took too long",
+        () if error.is_connect() => "no connection",
+        () => "the connection broke",
+    };
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(system) = inner.downcast_ref::<std::io::Error>() {
+            return format!("{kind} ({system})");
         }
-        text
+        cause = inner.source();
     }
+    kind.to_owned()
 }
 
 /// What can be told of a token before anything is computed.

@@ -594,9 +594,13 @@ impl<M: Media, R: Recording> Actor<M, R> {
     /// Tells everyone how the room is now.
     fn announce(&mut self) {
         let mut subscribers = std::mem::take(&mut self.subscribers);
-        subscribers.retain_mut(|subscriber| match self.session_view(subscriber.participant) {
-            Ok(view) => subscriber.tell(SessionEvent::Session { session: Box::new(view) }),
-            Err(_) => false,
+        subscribers.retain_mut(|subscriber| {
+            let Ok(view) = self.session_view(subscriber.participant) else {
+                // Another person stands in their place.
+                subscriber.close(SubscriptionEnd::SessionEnded);
+                return false;
+            };
+            subscriber.tell(SessionEvent::Session { session: Box::new(view) })
         });
         self.subscribers = subscribers;
     }

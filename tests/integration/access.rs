@@ -149,12 +149,13 @@ async fn keys_that_cannot_be_made_are_refused_with_what_is_allowed() {
         (&["create", "--scope", "booking"][..], "--name"),
         (&["create", "--scope", "booking", "--name", " "][..], "1 to 100 characters"),
         (&["create", "--scope", "booking", "--name", "two\nlines"][..], "control character"),
-        (&["revoke", "sportello_booking_x"][..], "invalid value"),
+        (&["revoke", "sportello_booking_x"][..], "that is no key's id"),
     ] {
         let output = server.keys(arguments).await;
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(said(&output.stderr).contains(expected), "{arguments:?}: {}", said(&output.stderr));
         assert!(output.stdout.is_empty(), "{arguments:?}");
+        assert!(!said(&output.stderr).contains("sportello_booking_x"), "what may be a key is not repeated");
     }
 }
 

@@ -76,8 +76,7 @@ async fn a_rooms_ledger_is_verified_offline_and_a_changed_line_is_named() {
         assert!(said.contains(name), "the file is named: {said}");
         (output.status.success(), said)
     };
-    let by_line =
-        |lines: &[Value]| lines.iter().flat_map(|line| [line.to_string(), "\n".to_owned()]).collect::<String>();
+    let by_line = |lines: &[Value]| lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
 
     let whole = format!("whole, {} lines, ledger head {}", lines.len(), last["hash"].as_str().unwrap());
     for (name, text) in [("ledger.json", ledger.to_string()), ("ledger.jsonl", by_line(lines))] {

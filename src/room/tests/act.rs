@@ -343,7 +343,7 @@ fn a_ledger_is_verified_as_text_and_the_line_that_fails_is_named() {
         head = line.head();
         lines.push(serde_json::to_value(&line).unwrap());
     }
-    let text = |lines: &[serde_json::Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let text = |lines: &[serde_json::Value]| lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert_eq!(ledger::verify_text(&text(&lines)), Ok(head.clone()));
     assert_eq!(ledger::verify_text(&serde_json::to_string_pretty(&lines).unwrap()), Ok(head.clone()));
     assert_eq!(head.seq, lines.len() as u64);

@@ -116,6 +116,8 @@ pub(super) enum Old {
 pub(super) enum Start {
     Booked,
     Waiting,
+    /// Opened, and everyone is there, but nothing can be recorded.
+    Unrecorded,
     Live,
 }
 
@@ -194,9 +196,20 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         14 => media,
         2 => room,
     ];
-    // Withdrawn now and then, at the end: everything after it would only be refused.
-    (prop::collection::vec(step, 1..60), prop::bool::weighted(0.05)).prop_map(|(mut steps, cancel)| {
-        steps.extend(cancel.then_some(Step::Cancel));
+    // Often the operator waits for everyone, and then concludes too early or in time; now and then the booking is
+    // withdrawn. At the end: everything after it would only be refused.
+    let end = prop_oneof![
+        1 => Just(Vec::new()),
+        1 => Just(vec![Step::Cancel]),
+        8 => (0..80_u64, prop::bool::weighted(0.2)).prop_map(|(waits, restart)| {
+            let grant = Step::Conclude { outcome: Outcome::Granted, hours: 0 };
+            let down = restart.then_some(Step::Restart(seconds(5)));
+            let waits = [Step::Resume, Step::Everyone, Step::Pass(seconds(waits)), Step::Everyone, grant];
+            down.into_iter().chain(waits).collect()
+        }),
+    ];
+    (prop::collection::vec(step, 1..60), end).prop_map(|(mut steps, end)| {
+        steps.extend(end);
         steps
     })
 }
