@@ -91,7 +91,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(report: ClientReport, lines: Lines, posted: Instant, seen: watch::Sender<Seen>) -> Self {
+    pub(crate) fn new(report: ClientReport, lines: &Lines, posted: Instant, seen: watch::Sender<Seen>) -> Self {
         Self {
             report,
             microphone: Track::new(lines.microphone, 48_000),

@@ -124,7 +124,7 @@ impl Client {
         };
         let (orders, given) = watch::channel(Order::Send(Devices::ON));
         let (tell, seen) = watch::channel(Seen::default());
-        let call = Call::new(report, lines, posted, tell);
+        let call = Call::new(report, &lines, posted, tell);
         let line = Line { rtc, socket, local, location, part, call, orders: given, news };
         Ok(Self { orders, seen, task: tokio::spawn(line.hold()) })
     }

@@ -1,6 +1,7 @@
 //! Somebody has a room's links and guesses its codes, from many addresses, while honest people next door type theirs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -109,7 +110,7 @@ impl GuessReport {
     pub fn table(&self) -> String {
         let mut table = format!("honest admissions  {}\nguesses            in {:.1} s\n", self.honest, self.seconds);
         for (answer, count) in &self.answers {
-            table.push_str(&format!("{count:>9}  {answer}\n"));
+            let _ = writeln!(table, "{count:>9}  {answer}");
         }
         table
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError, Booked};
@@ -131,8 +132,9 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
     tokio::time::sleep(Duration::from_millis(500)).await;
 
     let mut room = RoomReport::new(number);
-    for client in clients {
-        let seen = client.leave().await?;
+    // All at once: whoever is left behind is told that the others' places are empty, and counts them no more.
+    for seen in join_all(clients.into_iter().map(Client::leave)).await {
+        let seen = seen?;
         room.clients.push(ClientReport { sources_expected: SOURCES_EXPECTED, ..seen });
     }
     api.conclude(operator, &booked.room.id).await?;

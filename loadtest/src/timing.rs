@@ -72,7 +72,7 @@ mod tests {
         let figures = times((1..=200).rev());
         assert_eq!((figures.p50_ms, figures.p99_ms, figures.max_ms), (100.0, 198.0, 200.0));
         assert!(figures.exceed(Duration::from_millis(197)) && !figures.exceed(Duration::from_millis(198)));
-        assert_eq!(times([7]).p99_ms, 7.0);
+        assert_eq!(times([7]), Figures { count: 1, p50_ms: 7.0, p99_ms: 7.0, max_ms: 7.0 });
         assert_eq!(times([]), Figures::default());
     }
 }

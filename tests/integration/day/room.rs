@@ -63,9 +63,8 @@ impl<'d> Room<'d> {
             if view["phase"] == phase {
                 return;
             }
-            if Instant::now() > deadline {
-                panic!("not {phase} within {patience:?}: {view}\n{}", self.told().await.join("\n"));
-            }
+            let late = Instant::now() > deadline;
+            assert!(!late, "not {phase} within {patience:?}: {view}\n{}", self.told().await.join("\n"));
             pass(GLANCE).await;
         }
     }
