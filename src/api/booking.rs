@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::auth::{self, Key};
-use super::conditional::{Changed, IdempotencyKey, IfMatch, changed, tag};
+use super::conditional::{Changed, IdempotencyKey, IdempotencyKeyHeader, IfMatch, IfMatchHeader, changed, tag};
 use super::extract::{Json, Path, Query};
 use super::problem::Problem;
 use crate::control::{
@@ -137,9 +137,7 @@ async fn list_slots(
 /// With an `Idempotency-Key`, the request may be repeated for 24 hours and is carried out once. Outside of the
 /// calendar, or when counter or node are full, it is refused with `slot-not-available` and the next free slots.
 #[utoipa::path(post, path = "/v1/rooms", tag = "booking", security(("booking key" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "The caller's name for this request: 1 to 255 visible ASCII characters",
-        example = "7f9c24e8-3b12-4fef-91e0-0f4b7c7e2d11")),
+    params(IdempotencyKeyHeader),
     request_body(content = control::Booking, description = "The appointment and who takes part"),
     responses((status = 201, description = "Booked", body = control::Booked,
         headers(("Location" = String, description = "The room's address"),
@@ -202,7 +200,7 @@ async fn show_room(
 /// admitted in the old window types the code again in the new one.
 #[utoipa::path(post, path = "/v1/rooms/{room}/reschedule", tag = "booking", security(("booking key" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = NewTimes, description = "The new times"),
     responses((status = 200, description = "Moved", body = RoomView,
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
@@ -222,7 +220,7 @@ async fn reschedule_room(
 /// Possible until the meeting has begun (phases `scheduled` and `waiting`); everyone who waits is told.
 #[utoipa::path(post, path = "/v1/rooms/{room}/cancel", tag = "booking", security(("booking key" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Cancelled",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn cancel_room(
@@ -257,7 +255,7 @@ async fn show_ledger(
     security(("booking key" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Whose code"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 200, description = "The new code, told this once", body = ReissuedCode)))]
 async fn reissue_code(
     _: Key<auth::Booking>,
@@ -276,7 +274,7 @@ async fn reissue_code(
     security(("booking key" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who is replaced"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = control::BookingParticipant, description = "Who comes instead; the role must be the same"),
     responses((status = 200, description = "Replaced; link and code are told this once", body = Invitation)))]
 async fn replace_participant(

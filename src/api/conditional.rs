@@ -22,6 +22,16 @@ const NO_REVISION: u64 = 0;
 #[derive(Clone, Copy, Debug)]
 pub struct IfMatch(pub Option<u64>);
 
+/// [`IfMatch`], for the API's document.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the document is made from the type alone")]
+pub struct IfMatchHeader {
+    /// Only if the room's `ETag` is still this; `*`, or left out: whatever it is.
+    #[param(rename = "If-Match", required = false, example = "\"17\"", pattern = r#"^(\*|"[0-9]{1,19}")$"#)]
+    if_match: String,
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Infallible;
 
@@ -40,6 +50,23 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
 /// The request's name, if it has one.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey(pub Option<String>);
+
+/// [`IdempotencyKey`], for the API's document.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the document is made from the type alone")]
+pub struct IdempotencyKeyHeader {
+    /// The caller's name for this request, which may then be repeated: 1 to 255 visible ASCII characters.
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!-~]+$",
+        example = "7f9c24e8-3b12-4fef-91e0-0f4b7c7e2d11"
+    )]
+    idempotency_key: String,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;

@@ -114,7 +114,7 @@ async fn describe_endpoint() -> impl IntoResponse {
     params(("connection" = ConnectionId, Path, description = "The connection")),
     responses((status = 204, description = "See `Accept-Patch`",
         headers(("Accept-Patch" = String, description = "`application/trickle-ice-sdpfrag`")))))]
-async fn describe_connection() -> impl IntoResponse {
+async fn describe_connection(_: Path<ConnectionId>) -> impl IntoResponse {
     (StatusCode::NO_CONTENT, [(ACCEPT_PATCH, SDP_FRAGMENT), (header::ALLOW, "DELETE, OPTIONS, PATCH")])
 }
 

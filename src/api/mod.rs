@@ -140,45 +140,61 @@ fn describe_security(document: &mut OpenApi) {
 /// Says of every operation how it can fail: which it is, follows from what it takes.
 fn describe_problems(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
-        let operations =
-            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.options];
-        for operation in operations.into_iter().flatten() {
-            let mut problems = vec![("default", "A problem document says what is wrong")];
-            if operation.security.is_some() {
-                problems.push(("401", "No valid key or session token"));
-                problems.push(("403", "Not allowed with this key or session"));
-            }
-            if operation.security.is_some() || path.starts_with("/v1/join/") {
-                problems.push(("429", "Too many requests from this address; `Retry-After` says when to come back"));
-            }
-            if path.starts_with("/v1/rooms") && operation.request_body.is_some() || path.contains("{room}") {
-                problems.push(("409", "The room does not allow it as it stands"));
-            }
-            if takes(operation, |parameter| parameter.name == "If-Match") {
-                problems.push(("412", "The room has changed since the caller looked at it"));
-            }
-            if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
-                problems.push(("422", "A parameter is wrong"));
-            }
-            if path.contains('{') {
-                problems.push(("404", "One of the path's parts names nothing that exists"));
-            }
-            if operation.request_body.is_some() {
-                problems.push(("400", "The body cannot be read"));
-                problems.push(("413", "The body is too large"));
-                problems.push(("415", "The body has another content type"));
-                problems.push(("422", "A field is wrong"));
-            }
-            for (status, description) in problems {
-                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-                let response = ResponseBuilder::new()
-                    .description(description)
-                    .content("application/problem+json", content)
-                    .build();
-                operation.responses.responses.entry(status.into()).or_insert_with(|| response.into());
-            }
+        let changes = [&mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in changes.into_iter().flatten() {
+            describe_problems_of(path, operation, true);
+        }
+        for operation in [&mut item.get, &mut item.options].into_iter().flatten() {
+            describe_problems_of(path, operation, false);
         }
     }
+}
+
+fn describe_problems_of(path: &str, operation: &mut Operation, changes: bool) {
+    let mut problems = vec![("default", "A problem document says what is wrong")];
+    if operation.security.is_some() {
+        problems.push(("401", "No valid key or session token"));
+    }
+    if takes_keys(operation) || path.starts_with("/v1/join/") && changes {
+        problems.push(("403", "Not allowed with this key, session or code"));
+    }
+    if operation.security.is_some() || path.starts_with("/v1/join/") {
+        problems.push(("429", "Too many requests from this address; `Retry-After` says when to come back"));
+    }
+    // Leaving is always possible, and so is changing or ending a connection that stands.
+    let is_step = path.starts_with("/v1/session/") && !path.ends_with('}') && !path.ends_with("/leave");
+    if changes && (path.starts_with("/v1/rooms") || path.starts_with("/v1/join/") || is_step) {
+        problems.push(("409", "The room does not allow it as it stands"));
+    }
+    if takes(operation, |parameter| parameter.name == "If-Match") {
+        problems.push(("412", "The room has changed since the caller looked at it"));
+    }
+    if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
+        problems.push(("422", "A parameter is wrong"));
+    }
+    if path.contains('{') {
+        problems.push(("404", "One of the path's parts names nothing that exists"));
+    }
+    if let Some(body) = &operation.request_body {
+        problems.push(("400", "The body cannot be read"));
+        problems.push(("413", "The body is too large"));
+        problems.push(("415", "The body has another content type"));
+        if matches!(body, RefOr::T(body) if body.content.contains_key("application/json")) {
+            problems.push(("422", "A field is wrong"));
+        }
+    }
+    for (status, description) in problems {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response =
+            ResponseBuilder::new().description(description).content("application/problem+json", content).build();
+        operation.responses.responses.entry(status.into()).or_insert_with(|| response.into());
+    }
+}
+
+/// Whether an operation is open to keys: a participant's session may do what only sessions can, or is none.
+fn takes_keys(operation: &Operation) -> bool {
+    let schemes = serde_json::to_string(&operation.security).unwrap_or_default();
+    Scope::ALL.iter().any(|scope| schemes.contains(&format!("{} key", scope.name())))
 }
 
 fn takes(operation: &Operation, parameter: impl Fn(&Parameter) -> bool) -> bool {

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::auth::Operator;
-use super::conditional::{Changed, IfMatch, changed};
+use super::conditional::{Changed, IfMatch, IfMatchHeader, changed};
 use super::extract::{Json, Path};
 use super::problem::Problem;
 use crate::id::{ParticipantId, RoomId};
@@ -78,7 +78,7 @@ async fn command(api: &Api, operator: Operator, room: RoomId, expected: IfMatch,
 #[utoipa::path(post, path = "/v1/rooms/{room}/open", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Open",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn open(operator: Operator, State(api): State<Api>, Path(room): Path<RoomId>, expected: IfMatch) -> Done {
@@ -90,7 +90,7 @@ async fn open(operator: Operator, State(api): State<Api>, Path(room): Path<RoomI
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who waits"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Inside",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn admit(
@@ -107,7 +107,7 @@ async fn admit(
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who is inside"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Waiting",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn send_back(
@@ -126,7 +126,7 @@ async fn send_back(
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who is removed"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Removed",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn remove(
@@ -145,7 +145,7 @@ async fn remove(
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who has no device of their own"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = Attestation, description = "On whose device they are"),
     responses((status = 204, description = "Attested",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
@@ -164,7 +164,7 @@ async fn attest(
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Who was attested"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     responses((status = 204, description = "Withdrawn",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn withdraw_attestation(
@@ -180,7 +180,7 @@ async fn withdraw_attestation(
 #[utoipa::path(put, path = "/v1/rooms/{room}/features/{feature}", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"), ("feature" = Feature, Path, description = "Which"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = Switch, description = "On or off"),
     responses((status = 204, description = "Switched",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
@@ -198,7 +198,7 @@ async fn switch_feature(
 #[utoipa::path(post, path = "/v1/rooms/{room}/conclude", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = Conclusion, description = "How it ended"),
     responses((status = 204, description = "Concluded",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
@@ -218,7 +218,7 @@ async fn conclude(
 #[utoipa::path(post, path = "/v1/rooms/{room}/extend", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
-        ("If-Match" = Option<String>, Header, description = "Only if the room's `ETag` is still this", example = "\"17\"")),
+        IfMatchHeader),
     request_body(content = Extension, description = "For how long"),
     responses((status = 204, description = "Extended",
         headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]

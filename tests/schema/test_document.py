@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
 import scenes  # noqa: E402
 from server import ARTEFACTS, Server  # noqa: E402
 from test_webhooks import SECRET, Receiver  # noqa: E402
-from world import World  # noqa: E402
+from world import World, offer  # noqa: E402
 
 #: Statuses that no request of this test can bring about, and where else they are seen.
 ELSEWHERE = {
@@ -90,6 +90,29 @@ class Document(unittest.TestCase):
                     for response in responses:
                         operation.validate_response(response)
 
+    def test_3_people_are_told_what_comes_first(self):
+        """Wrong codes, other devices, and steps that come before others, as one person meets them."""
+        room = self.world.booked()
+        delegato = room.people["delegato"]
+        code, path = delegato["code"], {"token": delegato["join_token"]}
+        wrong = "000000" if code != "000000" else "000001"
+        self.refused("enter_code", 403, path=path, json={"code": wrong})
+        room.admitted("delegato")
+        session = room.sessions["delegato"]
+        self.refused("enter_code", 409, path=path, json={"code": code})
+        self.refused("consent", 409, session, json={"text_version": "another"})
+        self.refused("enter", 409, session)
+        room.waits_on("delegato")
+        self.refused("connect", 409, session, data=offer(), content_type="application/sdp")
+
+    def refused(self, name, status, bearer=None, path=None, **body):
+        operation = self.operation(name)
+        if "json" in body:
+            body = {"data": json.dumps(body["json"]), "content_type": "application/json"}
+        response = self.send(operation, bearer=bearer, path=path, **body)
+        self.assertEqual(response.status_code, status, response.text)
+        operation.validate_response(response)
+
     def test_4_whoever_asks_too_much_is_told_so(self):
         server = Server(ROOMS__CAPACITY="1", **dict.fromkeys(NO_LIMITS, "1"))
         self.addCleanup(server.stop)
@@ -129,8 +152,10 @@ class Document(unittest.TestCase):
         schemes = {scheme.split()[0] for requirement in raw.get("security", []) for scheme in requirement}
         others = [scope for scope in self.server.keys if scope not in schemes]
         yield "401", {"bearer": "not-a-key"}
-        yield "403", {"bearer": self.server.keys[others[0]] if others else None}
-        yield "404", {"path": {}}
+        if schemes and others:
+            yield "403", {"bearer": self.server.keys[others[0]]}
+        # Without a key nobody is told what exists: only what cannot be a name is refused.
+        yield "404", {"path": {} if schemes else {name.name: "none" for name in operation.path_parameters}}
         yield "412", {"headers": {"If-Match": '"999999"'}}
         for content_type in raw.get("requestBody", {}).get("content", {}):
             is_json = content_type == "application/json"

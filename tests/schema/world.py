@@ -140,6 +140,10 @@ class Room:
 
     def waits(self, role):
         self.admitted(role)
+        self.waits_on(role)
+
+    def waits_on(self, role):
+        """From the code on."""
         session = self.sessions[role]
         version = self.world.ask("GET", "/v1/session", session)["consent_text_version"]
         self.world.ask("POST", "/v1/session/consent", session, json={"text_version": version})
