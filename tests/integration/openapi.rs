@@ -59,7 +59,9 @@ fn every_field_has_a_description_with_its_unit_and_an_example() {
                 let place = format!("{place} {}", parameter["name"]);
                 manual.look_at_field(&place, parameter, &parameter["schema"], &mut wrong);
             }
+            manual.look_at_bodies(&format!("{place} body"), &operation["requestBody"], &mut wrong);
             for (status, response) in operation["responses"].as_object().unwrap() {
+                manual.look_at_bodies(&format!("{place} {status}"), response, &mut wrong);
                 for (name, header) in response["headers"].as_object().into_iter().flatten() {
                     manual.look_at_field(&format!("{place} {status} {name}"), header, &header["schema"], &mut wrong);
                 }
@@ -91,6 +93,18 @@ impl Manual<'_> {
         }
     }
 
+    fn look_at_bodies(&self, place: &str, told: &Value, wrong: &mut Vec<String>) {
+        let bodies = told["content"].as_object();
+        if bodies.is_some() && description(told).is_empty() {
+            wrong.push(format!("{place}: no description"));
+        }
+        for (content_type, body) in bodies.into_iter().flatten() {
+            if body["example"].is_null() && body["examples"].is_null() && !self.has_example(&body["schema"]) {
+                wrong.push(format!("{place}, {content_type}: no example"));
+            }
+        }
+    }
+
     /// A field, a parameter or a header: `told` is what is said of it, `shape` its schema.
     fn look_at_field(&self, place: &str, told: &Value, shape: &Value, wrong: &mut Vec<String>) {
         let description = description(told);
@@ -106,6 +120,11 @@ impl Manual<'_> {
         let is_time = shape["format"] == "date-time";
         if is_time && !description.contains("RFC 3339") {
             wrong.push(format!("{place}: a time without its format: «{description}»"));
+        }
+        if let Some(example) = told["example"].as_str().filter(|_| is_time)
+            && example.parse::<jiff::Timestamp>().is_err()
+        {
+            wrong.push(format!("{place}: an example that is no time: {example}"));
         }
         if (is("integer") || is("number")) && !UNITS.iter().any(|unit| has_word(description, unit)) {
             wrong.push(format!("{place}: a number without a unit: «{description}»"));
@@ -133,20 +152,7 @@ impl Manual<'_> {
 }
 
 /// What numbers are measured in, or that they only count something or name a place in a list.
-const UNITS: [&str; 12] = [
-    "milliseconds",
-    "seconds",
-    "minutes",
-    "hours",
-    "days",
-    "bytes",
-    "number",
-    "most",
-    "how many",
-    "status code",
-    "rises by one",
-    "version",
-];
+const UNITS: [&str; 7] = ["milliseconds", "seconds", "hours", "number", "most", "how many", "status code"];
 
 /// What is said of a field; of a nullable reference, beside the reference.
 fn description(told: &Value) -> &str {
