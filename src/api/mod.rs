@@ -136,6 +136,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
     let (router, mut document) = json.merge(media).split_for_parts();
     describe_security(&mut document);
     describe_problems(&mut document);
+    give_headers_examples(&mut document);
     (router, document)
 }
 
@@ -205,6 +206,36 @@ fn describe_problems_of(path: &str, operation: &mut Operation, changes: bool) {
             ResponseBuilder::new().description(description).content("application/problem+json", content).build();
         operation.responses.responses.entry(status.into()).or_insert_with(|| response.into());
     }
+}
+
+/// Gives every header of a response its example: the attributes of the handlers have no place for one.
+fn give_headers_examples(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.options];
+        let responses =
+            operations.into_iter().flatten().flat_map(|operation| operation.responses.responses.values_mut());
+        for response in responses {
+            let RefOr::T(response) = response else { continue };
+            for (name, header) in &mut response.headers {
+                let RefOr::T(header) = header else { continue };
+                header.example = header_example(path, name).map(Into::into);
+            }
+        }
+    }
+}
+
+fn header_example(path: &str, header: &str) -> Option<&'static str> {
+    let is_media = path.starts_with("/v1/session/media");
+    Some(match header {
+        "Location" if is_media => "/v1/session/media/0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11",
+        "Location" => "/v1/rooms/0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11",
+        "ETag" if is_media => "\"Ab+/9\"",
+        "ETag" => "\"17\"",
+        "Accept-Post" => "application/sdp",
+        "Accept-Patch" => "application/trickle-ice-sdpfrag",
+        _ => return None,
+    })
 }
 
 /// Whether an operation is open to keys: a participant's session may do what only sessions can, or is none.

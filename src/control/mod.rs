@@ -7,6 +7,7 @@ mod actor;
 mod book;
 mod booking;
 mod invite;
+mod schemas;
 mod seam;
 mod secrets;
 mod stage;

@@ -5,8 +5,10 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::schemas;
 use crate::id::{ConnectionId, MessageId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::room::ledger::Line;
@@ -282,11 +284,11 @@ pub struct WebhookView {
     #[schema(example = "2026-01-16T09:21:40Z")]
     pub give_up: Timestamp,
     /// What was wrong at the last attempt; `null` if nothing was.
-    #[schema(example = "status 503")]
+    #[schema(example = "HTTP 503")]
     pub last_error: Option<String>,
     /// The body, as it is sent: see the schema `Webhook`.
-    #[schema(value_type = Object, example = json!({"type": "room.concluded", "timestamp": "2026-01-13T09:21:40Z", "data": {}}))]
-    pub payload: serde_json::Value,
+    #[schema(schema_with = schemas::payload)]
+    pub payload: Value,
 }
 
 impl From<Message> for WebhookView {
@@ -369,7 +371,7 @@ pub struct RoomParticipantView {
     pub waiting_since: Option<Timestamp>,
     /// On whose device they were attested; `null` unless they were.
     pub attested_beside: Option<ParticipantId>,
-    /// Wrong codes that they may still type before theirs is locked.
+    /// How many more wrong codes they may type before theirs is locked.
     #[schema(example = 5)]
     pub attempts_left: u8,
     /// Where the text message with their code stands; `null` if this server did not send it.
@@ -616,7 +618,7 @@ pub struct IceServer {
 /// One message of a subscription, as the WebSocket carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionMessage {
-    /// Rises by one with each message of a subscription, from 1.
+    /// Number of the message: rises by one within a subscription, from 1.
     #[schema(example = 1)]
     pub id: u64,
     /// What is told.
@@ -667,7 +669,7 @@ pub struct LedgerLine {
     #[schema(example = 271_828)]
     pub mono_ms: u64,
     /// What happened: an object with a `type` and that type's fields.
-    #[schema(value_type = Object, example = json!({"type": "admission_opened"}))]
+    #[schema(schema_with = schemas::event)]
     pub event: Event,
     /// Hash of the line before, hex; zeros in the first line.
     #[schema(example = "0000000000000000000000000000000000000000000000000000000000000000")]

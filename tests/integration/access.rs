@@ -10,8 +10,9 @@ use sportello::config::Sources;
 use sportello::node::Node;
 use tempfile::TempDir;
 
+use crate::database::Database;
 use crate::issuer::{Issuer, SigningKey};
-use crate::server::{accepted, delega, problem, refused, sportello, text};
+use crate::server::{Signal, accepted, delega, problem, refused, sportello, text};
 
 /// A running node in this process.
 struct Server {
@@ -139,6 +140,36 @@ async fn a_key_made_beside_the_running_server_opens_until_it_is_revoked() {
     let unknown = server.keys(&["revoke", "0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(said(&unknown.stderr).contains("there is no key"), "{}", said(&unknown.stderr));
+}
+
+#[tokio::test]
+async fn keys_are_made_listed_and_revoked_on_postgresql_beside_the_running_server_and_without_it() {
+    let mut server = crate::server::Server::start_on(Database::Postgres).await;
+    let booked =
+        |server: &crate::server::Server, key: &str| server.request(Method::POST, "/v1/rooms", key).json(&delega());
+    let made = server.keys(&["create", "--scope", "booking", "--name", "Prenotazioni"]).await;
+    assert!(made.status.success(), "{}", said(&made.stderr));
+    let key = said(&made.stdout).trim().to_owned();
+    accepted(booked(&server, &key)).await;
+
+    // The node is away: keys are made and revoked all the same.
+    server.end(Signal::Kill);
+    let listed = server.keys(&["list", "--json"]).await;
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 5, "{listed}");
+    assert!(!listed.to_string().contains(&key), "no key is told again");
+    let mine = listed.as_array().unwrap().iter().find(|key| key["name"] == "Prenotazioni").unwrap();
+    let id = text(&mine["id"]);
+    let operator = server.keys(&["create", "--scope", "operator", "--name", "Sportello 3"]).await;
+    assert!(server.keys(&["revoke", &id]).await.status.success());
+    assert_eq!(server.keys(&["revoke", &id]).await.status.code(), Some(1), "once is enough");
+
+    server.come_back().await;
+    refused(booked(&server, &key), 401, "unauthenticated").await;
+    refused(booked(&server, said(&operator.stdout).trim()), 403, "forbidden").await;
+    accepted(booked(&server, server.key("booking"))).await;
+    server.does_not_keep(&[key, said(&operator.stdout).trim().to_owned()]).await;
+    server.is_well().await;
 }
 
 #[tokio::test]

@@ -33,6 +33,23 @@ impl Postgres {
         Self::create_on(Arc::new(PostgresServer::find())).await
     }
 
+    /// Every row of every table, as text.
+    pub(crate) async fn dump(&self) -> String {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        let tables = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'");
+        let tables: Vec<String> = tables.fetch_all(&mut connection).await.unwrap();
+        assert!(!tables.is_empty());
+        let mut dump = String::new();
+        for table in tables {
+            let rows = format!("SELECT coalesce(string_agg(row::text, chr(10)), '') FROM \"{table}\" row");
+            let rows: String = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut connection).await.unwrap();
+            dump.push_str(&rows);
+            dump.push('\n');
+        }
+        connection.close().await.unwrap();
+        dump
+    }
+
     async fn create_on(server: Arc<PostgresServer>) -> Self {
         let name = format!("sportello_{}", Uuid::now_v7().simple());
         run(&server.url, &format!("CREATE DATABASE {name}")).await;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -164,6 +164,41 @@ impl Server {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Runs `sportello keys …` on its database.
+    pub(crate) async fn keys(&self, arguments: &[&str]) -> Output {
+        let mut command = sportello();
+        command.arg("keys").args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", self.data());
+        if let Some(database) = &self.kept.database {
+            command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
+        }
+        // The test may have to answer meanwhile, as the node's issuer.
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Asserts that none of these is in what the process has printed since it started.
+    pub(crate) fn has_not_said(&self, secrets: &[String]) {
+        let said = self.said.lock().unwrap();
+        for secret in secrets {
+            assert!(!said.contains(secret.as_str()), "the log tells a secret");
+        }
+    }
+
+    /// Asserts that none of these is in its files (a database with its write-ahead log among them) or in its database.
+    pub(crate) async fn does_not_keep(&self, secrets: &[String]) {
+        let mut kept = everything_in(self.data());
+        if let Some(database) = &self.kept.database {
+            kept.push(database.dump().await);
+        }
+        let names = kept.iter().any(|text| text.contains("Ofelia Quarantotti"));
+        assert!(names, "this does not look where things are kept: every booking here names her");
+        for secret in secrets {
+            // A dump shows binary columns in hex.
+            for form in [secret.clone(), hex::encode(secret)] {
+                assert!(!kept.iter().any(|text| text.contains(&form)), "a secret is kept in the clear");
+            }
+        }
     }
 
     /// Address of the HTTP socket, for tests that write their own requests.
@@ -418,6 +453,13 @@ pub(crate) async fn problem(response: Response, status: u16, slug: &str) -> Valu
 /// A JSON string as a string.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("not a string: {value}")).to_owned()
+}
+
+/// Contents of all files below a folder; what is no text in them is replaced.
+fn everything_in(folder: &Path) -> Vec<String> {
+    let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { everything_in(&path) } else { vec![read(&path)] }).collect()
 }
 
 fn listen(stream: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
