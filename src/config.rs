@@ -319,7 +319,12 @@ impl<'a> Reader<'a> {
     fn new(figment: &'a Figment) -> Result<Self, Problems> {
         let values = figment.extract().map_err(|error| {
             let origin = error.metadata.as_ref().map_or_else(|| "configuration".into(), |meta| origin_of(meta, ""));
-            Problems(vec![Problem { key: String::new(), value: None, origin, allowed: error.kind.to_string() }])
+            Problems(vec![Problem {
+                key: String::new(),
+                value: None,
+                origin,
+                allowed: without_source(&error.kind.to_string()),
+            }])
         })?;
         Ok(Self { figment, values, problems: Vec::new() })
     }
@@ -440,7 +445,11 @@ impl<'a> Reader<'a> {
     fn storage(&mut self) -> Option<Storage> {
         let data_dir =
             self.read("storage.data_dir", "a folder", |text: String| (!text.is_empty()).then(|| text.into()));
-        let database = self.read("storage.database", "empty, or a file", Some::<String>);
+        let allowed = "empty, a file, or postgres://user:password@host/name";
+        let database = self.read("storage.database", allowed, |text: String| {
+            let is_server = text.starts_with("postgres://") || text.starts_with("postgresql://");
+            (is_server || !text.contains("://")).then_some(text)
+        });
         Some(Storage { data_dir: data_dir?, database: given(database?) })
     }
 
@@ -581,14 +590,17 @@ fn written(key: &str, value: &Value) -> String {
 
 /// A URL without user, password and query.
 fn without_secrets(url: &str) -> String {
-    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
-    match url.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://{REDACTED}@{host}{query}"),
-            None => format!("{scheme}://{rest}{query}"),
-        },
-        None => format!("{url}{query}"),
-    }
+    let Some((scheme, rest)) = url.split_once("://") else { return REDACTED.into() };
+    // A password may hold a question mark.
+    let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("…@", host));
+    let (host, query) = host.split_once('?').map_or((host, ""), |(host, _)| (host, "?…"));
+    format!("{scheme}://{user}{host}{query}")
+}
+
+/// What is wrong with a file without the line that is quoted: it may hold a secret.
+fn without_source(message: &str) -> String {
+    let is_quoted = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    message.lines().filter(|line| !is_quoted(line)).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

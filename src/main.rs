@@ -342,10 +342,7 @@ fn check_config(sources: &Sources) -> ExitCode {
             say("ok");
             ExitCode::SUCCESS
         }
-        Err(problems) => {
-            complain(&problems.to_string());
-            FAILED
-        }
+        Err(problems) => wrong_configuration(&problems),
     }
 }
 
@@ -365,6 +362,11 @@ fn wrong_configuration(problems: &Problems) -> ExitCode {
 }
 
 fn verify(path: &Path) -> ExitCode {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(original) = [".chain.jsonl", ".rtcp.jsonl"].iter().find_map(|suffix| name.strip_suffix(suffix)) {
+        complain(&format!("{}: belongs to a recording: verify {original}.webm, which reads it", path.display()));
+        return FAILED;
+    }
     let is_ledger = path.extension().is_some_and(|extension| extension == "json" || extension == "jsonl");
     if is_ledger && !path.is_dir() { verify_ledger(path) } else { verify_recordings(path) }
 }

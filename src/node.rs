@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -217,7 +218,7 @@ impl Node {
     pub async fn add_demo(&mut self) -> Result<(Vec<(String, String)>, Vec<DemoMessage>), StartError> {
         let keys = self.demo_keys()?;
         let booking = keys.iter().find(|(scope, _)| scope == Scope::Booking.name()).map(|(_, key)| key.as_str());
-        let demo = Demo::new(self.server(), booking.unwrap_or_default(), self.clock);
+        let demo = Demo::new(self.server(), booking.unwrap_or_default(), text_message, self.clock);
         let messages = demo.book("delega").await?;
         self.routes = std::mem::take(&mut self.routes).merge(demo.routes());
         Ok((keys, messages))
@@ -303,6 +304,11 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// What people would get by SMS if the demo had a gateway.
+fn text_message(code: &Secret, office: &str, start: Timestamp) -> Secret {
+    notify::sms::text(notify::Language::It, &notify::CodeText { code, office, start })
 }
 
 /// Has the rooms' ledgers say how text messages ended.

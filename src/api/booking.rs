@@ -151,7 +151,7 @@ async fn create_room(
     let repeatable = name.map(|name| Repeatable { caller: key.caller().to_string(), key: name });
     let booked = api.control.create_room(booking, repeatable).await?;
     let location = format!("/v1/rooms/{}", booked.room.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location), tag(&booked.room)], JsonBody(booked)))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location), tag(booked.room.revision)], JsonBody(booked)))
 }
 
 /// List rooms
@@ -191,7 +191,7 @@ async fn show_room(
     Path(room): Path<RoomId>,
 ) -> Result<([(HeaderName, String); 1], JsonBody<RoomView>), Problem> {
     let room = api.control.room(room).await?;
-    Ok(([tag(&room)], JsonBody(room)))
+    Ok(([tag(room.revision)], JsonBody(room)))
 }
 
 /// Move a room to another time
@@ -212,7 +212,7 @@ async fn reschedule_room(
     Json(NewTimes { start, end }): Json<NewTimes>,
 ) -> Result<([(HeaderName, String); 1], JsonBody<RoomView>), Problem> {
     let room = api.control.command(room, Command::Reschedule { start, end }, expected).await?;
-    Ok(([tag(&room)], JsonBody(room)))
+    Ok(([tag(room.revision)], JsonBody(room)))
 }
 
 /// Cancel a room
@@ -256,14 +256,16 @@ async fn show_ledger(
     params(("room" = RoomId, Path, description = "The room"),
         ("participant" = ParticipantId, Path, description = "Whose code"),
         IfMatchHeader),
-    responses((status = 200, description = "The new code, told this once", body = ReissuedCode)))]
+    responses((status = 200, description = "The new code, told this once", body = ReissuedCode,
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn reissue_code(
     _: Key<auth::Booking>,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
     IfMatch(expected): IfMatch,
-) -> Result<JsonBody<ReissuedCode>, Problem> {
-    Ok(JsonBody(api.control.reissue_code(room, participant, expected).await?))
+) -> Result<([(HeaderName, String); 1], JsonBody<ReissuedCode>), Problem> {
+    let (code, revision) = api.control.reissue_code(room, participant, expected).await?;
+    Ok(([tag(revision)], JsonBody(code)))
 }
 
 /// Put another person into a participant's place
@@ -276,15 +278,17 @@ async fn reissue_code(
         ("participant" = ParticipantId, Path, description = "Who is replaced"),
         IfMatchHeader),
     request_body(content = control::BookingParticipant, description = "Who comes instead; the role must be the same"),
-    responses((status = 200, description = "Replaced; link and code are told this once", body = Invitation)))]
+    responses((status = 200, description = "Replaced; link and code are told this once", body = Invitation,
+        headers(("ETag" = String, description = "The room's revision, for `If-Match`")))))]
 async fn replace_participant(
     _: Key<auth::Booking>,
     State(api): State<Api>,
     Path((room, participant)): Path<(RoomId, ParticipantId)>,
     IfMatch(expected): IfMatch,
     Json(by): Json<control::BookingParticipant>,
-) -> Result<JsonBody<Invitation>, Problem> {
-    Ok(JsonBody(api.control.replace(room, participant, by, expected).await?))
+) -> Result<([(HeaderName, String); 1], JsonBody<Invitation>), Problem> {
+    let (invitation, revision) = api.control.replace(room, participant, by, expected).await?;
+    Ok(([tag(revision)], JsonBody(invitation)))
 }
 
 /// A number of things to list.

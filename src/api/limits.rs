@@ -9,6 +9,7 @@
 //! change at will.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -34,8 +35,11 @@ use super::problem::{Kind, Problem};
 use crate::clock::Clock;
 
 /// Addresses that are counted one by one, per limit; about 10 MB of each hundred thousand. Those that come when the
-/// table is full share one allowance, so lowering this lets fewer attackers crowd out honest newcomers.
+/// table is full share allowances, so lowering this lets fewer attackers crowd out honest newcomers.
 const MOST_ADDRESSES: usize = 100_000;
+/// Allowances that those share. More: an attacker with many addresses has that many allowances. Fewer: an honest newcomer
+/// more likely shares one with an attacker.
+const SHARED: u64 = 4_096;
 /// Time between two sweeps of addresses that have their whole allowance again. Longer: a flood fills the table for
 /// longer. Shorter: walking through the table costs more than it frees.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -207,7 +211,8 @@ impl FromRequestParts<Api> for MayJoin {
     }
 }
 
-/// Counts every 401 against its address; past the limit it becomes a 429. A valid token never meets this.
+/// Counts every 401 against its address; past the limit it becomes a 429. A valid token never meets this: whether one is
+/// valid shows only when it has been looked up, so the work is done, and what is saved is the guesser's knowledge.
 pub(super) async fn limit_wrong_tokens(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let source = limits.source(request.extensions(), request.headers());
     let response = next.run(request).await;
@@ -284,19 +289,27 @@ impl GovernorClock for Ticks {
     }
 }
 
-/// What is remembered of addresses: of a bounded number of them each by itself, of the rest together.
+/// What is remembered of addresses: of a bounded number of them each by itself, of the rest in groups.
 struct Table {
     each: DashMap<Source, InMemoryState>,
     /// Entries of `each`: counting them takes every shard's lock. After a sweep it may be off by the few that came
     /// meanwhile, until the next one.
     count: AtomicUsize,
-    rest: InMemoryState,
+    /// Allowances that several addresses share when the table is full.
+    rest: DashMap<u64, InMemoryState>,
+    hasher: RandomState,
     most: usize,
 }
 
 impl Table {
     fn new(most: usize) -> Self {
-        Self { each: DashMap::new(), count: AtomicUsize::new(0), rest: InMemoryState::default(), most }
+        Self {
+            each: DashMap::new(),
+            count: AtomicUsize::new(0),
+            rest: DashMap::new(),
+            hasher: RandomState::new(),
+            most,
+        }
     }
 }
 
@@ -311,7 +324,9 @@ impl StateStore for Table {
             return state.measure_and_replace(&NotKeyed::NonKey, measure);
         }
         if self.count.load(Ordering::Relaxed) >= self.most {
-            return self.rest.measure_and_replace(&NotKeyed::NonKey, measure);
+            // Who shares with whom cannot be chosen from outside.
+            let shared = self.rest.entry(self.hasher.hash_one(source) % SHARED).or_default();
+            return shared.measure_and_replace(&NotKeyed::NonKey, measure);
         }
         let state = self.each.entry(*source).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);

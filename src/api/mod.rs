@@ -23,8 +23,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::middleware::from_fn_with_state;
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::get;
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
@@ -39,6 +41,7 @@ pub use layers::finish;
 use self::limits::Limits;
 use self::oidc::Oidc;
 use crate::clock::Clock;
+pub use crate::control::Secret;
 use crate::control::{Control, Scope, Webhook};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
@@ -79,8 +82,21 @@ pub fn routes(api: Api) -> Router {
     let document = document.to_json().unwrap_or_default();
     let serve_document = async move || ([(header::CONTENT_TYPE, "application/json")], document);
     let limits = from_fn_with_state(api.limits.clone(), limits::limit_wrong_tokens);
-    let page = SwaggerUi::new("/docs").config(PageConfig::from("/v1/openapi.json").try_it_out_enabled(false));
+    // No validator: it is another host, and would be told our address.
+    let page = PageConfig::from("/v1/openapi.json").try_it_out_enabled(false).validator_url("none");
+    let page = Router::from(SwaggerUi::new("/docs").config(page)).layer(map_response(keep_to_itself));
     router.route("/v1/openapi.json", get(serve_document)).layer(limits).with_state(api).merge(page)
+}
+
+/// What the API's page may load: its own files only, and in nobody's frame, because people type keys into it. Its
+/// scripts set styles.
+async fn keep_to_itself(mut response: Response) -> Response {
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+         connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    );
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response
 }
 
 /// The OpenAPI document of [`routes`].

@@ -139,7 +139,8 @@ impl Kind {
     pub const BAD_TIMES: Self = Self("bad-times", StatusCode::UNPROCESSABLE_ENTITY, "The times make no sense");
     pub const INTERNAL: Self = Self("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here");
     pub const UNAVAILABLE: Self = Self("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not possible at the moment");
-    pub const TIMEOUT: Self = Self("timeout", StatusCode::REQUEST_TIMEOUT, "It took too long");
+    pub const TIMEOUT: Self =
+        Self("timeout", StatusCode::GATEWAY_TIMEOUT, "It took too long, and may have been done all the same");
 }
 
 /// What went wrong, on its way to the client.

@@ -18,7 +18,7 @@ use super::views::{
     BookingParticipant, Caller, Connection, Delivery, Invitation, ReissuedCode, RoomView, Session, SessionEvent,
     SessionView, Welcome,
 };
-use super::{Error, Fault, Shared, booking, invite, webhooks};
+use super::{Error, Expected, Fault, Shared, booking, invite, webhooks};
 use crate::clock::Now;
 use crate::id::{ConnectionId, ParticipantId};
 use crate::media::RecordingFault;
@@ -51,10 +51,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What an actor can be asked.
 pub(super) enum Ask {
-    Command { command: Command, expected: Option<u64>, reply: Reply<RoomView> },
+    Command { command: Command, expected: Expected, reply: Reply<RoomView> },
     TryCode { participant: ParticipantId, code: Secret, take_over: bool, reply: Reply<Session> },
-    ReissueCode { participant: ParticipantId, expected: Option<u64>, reply: Reply<ReissuedCode> },
-    Replace { participant: ParticipantId, by: BookingParticipant, expected: Option<u64>, reply: Reply<Invitation> },
+    ReissueCode { participant: ParticipantId, expected: Expected, reply: Reply<(ReissuedCode, u64)> },
+    Replace { participant: ParticipantId, by: BookingParticipant, expected: Expected, reply: Reply<(Invitation, u64)> },
     MessageSettled { participant: ParticipantId, sent: bool, reply: Reply<()> },
     Room { reply: Reply<RoomView> },
     Welcome { participant: ParticipantId, reply: Reply<Welcome> },
@@ -86,6 +86,8 @@ pub(super) struct Actor<M, R> {
     backlog: VecDeque<Command>,
     /// Media was stopped because the database did not take a report.
     held_back: bool,
+    /// Who typed wrong codes that the database did not take. No code is compared before it has.
+    uncounted: Vec<ParticipantId>,
 }
 
 impl<M: Media, R: Recording> Actor<M, R> {
@@ -107,6 +109,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             subscribers: Vec::new(),
             backlog: VecDeque::new(),
             held_back: false,
+            uncounted: Vec::new(),
         }
     }
 
@@ -199,7 +202,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
     // ── decide, store, announce ──────────────────────────────────────────────────────────────────────────────────
 
     /// Carries out a command of someone who may have looked at the room before.
-    async fn command(&mut self, command: Command, expected: Option<u64>) -> Result<RoomView, Error> {
+    async fn command(&mut self, command: Command, expected: Expected) -> Result<RoomView, Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
         self.decide(command, Consequences::default()).await?;
@@ -216,9 +219,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
     }
 
     /// Whether the room is still as the caller saw it.
-    fn expect(&self, expected: Option<u64>) -> Result<(), Error> {
+    fn expect(&self, expected: Expected) -> Result<(), Error> {
         match expected {
-            Some(revision) if revision != self.head.seq => Err(Error::Changed),
+            Some(revisions) if !revisions.contains(&self.head.seq) => Err(Error::Changed),
             _ => Ok(()),
         }
     }
@@ -480,6 +483,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
 
     async fn try_code(&mut self, participant: ParticipantId, code: &Secret, take_over: bool) -> Result<Session, Error> {
         self.store_backlog().await?;
+        self.count_attempts().await?;
         self.room.may_try_code(self.now(), participant)?;
         let typed: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
         let digits = self.room.profile().code_digits;
@@ -497,14 +501,39 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let token = Hash::of_token(session_token.expose());
         let change = Change::SessionStarted { participant, token };
         let changes = if right { vec![change] } else { Vec::new() };
-        self.decide(Command::TryCode { participant, right }, Consequences { changes, messages: Vec::new() }).await?;
+        let tried = Consequences { changes, messages: Vec::new() };
+        let counted = self.decide(Command::TryCode { participant, right }, tried).await;
+        if !right && matches!(counted, Err(Error::Unavailable(_))) {
+            self.uncounted.push(participant);
+        }
+        counted?;
         // An earlier session of the same person, on whatever device, is over.
         self.end_subscriptions(participant);
         self.stage.disconnect_person(participant).await;
         Ok(Session { session_token, room_id: self.room.id(), participant_id: participant })
     }
 
-    async fn reissue_code(&mut self, participant: ParticipantId, expected: Option<u64>) -> Result<ReissuedCode, Error> {
+    /// Stores the wrong attempts that the database did not take when they were made.
+    async fn count_attempts(&mut self) -> Result<(), Error> {
+        while let Some(participant) = self.uncounted.pop() {
+            let wrong = Command::TryCode { participant, right: false };
+            match self.decide(wrong, Consequences::default()).await {
+                Err(error @ Error::Unavailable(_)) => {
+                    self.uncounted.push(participant);
+                    return Err(error);
+                }
+                // It was refused, as a wrong code is.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn reissue_code(
+        &mut self,
+        participant: ParticipantId,
+        expected: Expected,
+    ) -> Result<(ReissuedCode, u64), Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
         let person = self.person(participant)?;
@@ -514,15 +543,15 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let delivery = Delivery::of(&messages);
         let changes = vec![Change::Code { participant, code: hash }];
         self.decide(Command::ReissueCode { participant }, Consequences { changes, messages }).await?;
-        Ok(ReissuedCode { code: delivery.is_none().then_some(code), message: delivery })
+        Ok((ReissuedCode { code: delivery.is_none().then_some(code), message: delivery }, self.head.seq))
     }
 
     async fn replace(
         &mut self,
         participant: ParticipantId,
         by: BookingParticipant,
-        expected: Option<u64>,
-    ) -> Result<Invitation, Error> {
+        expected: Expected,
+    ) -> Result<(Invitation, u64), Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
         let role = self.person(participant)?.role;
@@ -539,7 +568,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let changes = vec![Change::Replaced { participant, by: Box::new(person) }];
         self.decide(command, Consequences { changes, messages }).await?;
         self.end_subscriptions(participant);
-        Ok(invitation)
+        Ok((invitation, self.head.seq))
     }
 
     async fn connect(&mut self, caller: &Caller, offer: String) -> Result<Connection, Error> {

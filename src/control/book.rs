@@ -11,7 +11,7 @@ use super::actor::{Actor, Ask};
 use super::invite::invite;
 use super::view::View;
 use super::views::{Booked, Booking, BookingParticipant, Invitation, ReissuedCode, RoomPage, RoomSummary, SlotOffer};
-use super::{Control, Error, Fault, Media, Recording, Shared, booking, unavailable, webhooks};
+use super::{Control, Error, Expected, Fault, Media, Recording, Shared, booking, unavailable, webhooks};
 use crate::calendar::{FreeSlot, Occupancy, SlotQuery, Taken};
 use crate::id::{ParticipantId, RoomId};
 use crate::room::ledger::{self, Head};
@@ -23,6 +23,9 @@ const NEXT_SLOTS: usize = 5;
 
 /// How far ahead a refusal looks for free slots.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(60 * 24);
+
+/// Without a calendar, how far apart the times are that a refusal tries: people book by quarters of an hour.
+const TRY_EVERY: SignedDuration = SignedDuration::from_mins(15);
 
 /// Who asks for a room, and their name for the request.
 #[derive(Clone, Debug)]
@@ -137,30 +140,39 @@ impl<M: Media, R: Recording> Control<M, R> {
         Ok(booked)
     }
 
-    /// Makes a new admission code in the old one's place, and unlocks. `expected`: the room's revision as the caller
-    /// knows it; if it is another by now, [`Error::Changed`].
+    /// Makes a new admission code in the old one's place, and unlocks. Returns it with the room's revision.
     pub async fn reissue_code(
         &self,
         room: RoomId,
         participant: ParticipantId,
-        expected: Option<u64>,
-    ) -> Result<ReissuedCode, Error> {
+        expected: Expected,
+    ) -> Result<(ReissuedCode, u64), Error> {
         self.ask(room, |reply| Ask::ReissueCode { participant, expected, reply }).await
     }
 
-    /// Puts another person into a booked one's place, with a link and a code of their own.
+    /// Puts another person into a booked one's place, with a link and a code of their own. Returns them with the room's
+    /// revision.
     pub async fn replace(
         &self,
         room: RoomId,
         participant: ParticipantId,
         by: BookingParticipant,
-        expected: Option<u64>,
-    ) -> Result<Invitation, Error> {
+        expected: Expected,
+    ) -> Result<(Invitation, u64), Error> {
         self.ask(room, |reply| Ask::Replace { participant, by, expected, reply }).await
     }
 
     /// Rooms by start, a page at a time. `cursor` is a page's `next_cursor`.
     pub async fn rooms(&self, mut filter: RoomFilter, cursor: Option<&str>) -> Result<RoomPage, Error> {
+        for (field, text) in [
+            ("office", &mut filter.office),
+            ("counter", &mut filter.counter),
+            ("profile", &mut filter.profile),
+            ("reference", &mut filter.reference),
+        ] {
+            // As they are booked: what a booking cannot hold is not looked for.
+            *text = text.take().map(|text| booking::line(field, &text, 200)).transpose()?;
+        }
         filter.after = cursor.map(parse_cursor).transpose()?;
         let limit = filter.limit;
         filter.limit = limit.saturating_add(1);
@@ -201,7 +213,14 @@ impl<M, R> Shared<M, R> {
 
     /// The refusal of a room that has no place, with the next free slots.
     pub(super) async fn no_place(&self, appointment: &Appointment, changes: &[Change]) -> Error {
-        let from = times(changes).map_or(appointment.start, |(start, _)| start).max(self.clock.now().wall);
+        let (start, end) = times(changes).unwrap_or((appointment.start, appointment.end));
+        let from = start.max(self.clock.now().wall);
+        if self.settings.calendar.is_none() {
+            return match self.free_times(appointment, from, end.duration_since(start)).await {
+                Ok(next) => Error::NoPlace { next },
+                Err(error) => error,
+            };
+        }
         let search = SlotSearch {
             profile: appointment.profile.name.clone(),
             office: Some(appointment.office.clone()),
@@ -214,6 +233,39 @@ impl<M, R> Shared<M, R> {
             Ok(next) => Error::NoPlace { next },
             Err(error) => error,
         }
+    }
+
+    /// When the node has room for an appointment of this length: without a calendar any time is a slot.
+    async fn free_times(
+        &self,
+        appointment: &Appointment,
+        from: Timestamp,
+        length: SignedDuration,
+    ) -> Result<Vec<SlotOffer>, Error> {
+        let to = from.saturating_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
+        let taken = self.store.taken(from, to).await.map_err(unavailable)?;
+        let occupancy = Occupancy::new(taken.iter().map(on_counter), self.settings.capacity);
+        let mut next = Vec::new();
+        let mut start = from;
+        while next.len() < NEXT_SLOTS && start < to {
+            let Ok(end) = start.checked_add(length) else { break };
+            let places = occupancy.places_on_node(start, end);
+            if places > 0 {
+                next.push(SlotOffer {
+                    profile: appointment.profile.name.clone(),
+                    office: appointment.office.clone(),
+                    counter: appointment.counter.clone(),
+                    start,
+                    end,
+                    places,
+                });
+                start = end;
+            } else {
+                let Ok(later) = start.checked_add(TRY_EVERY) else { break };
+                start = later;
+            }
+        }
+        Ok(next)
     }
 
     async fn free_slots(&self, search: &SlotSearch) -> Result<Vec<SlotOffer>, Error> {

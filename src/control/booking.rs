@@ -1,6 +1,6 @@
 //! What a booking must be before it becomes a room.
 
-use jiff::Span;
+use jiff::{Span, Timestamp};
 
 use super::views::{Booking, BookingParticipant};
 use super::{Error, Personal};
@@ -19,7 +19,7 @@ pub(super) fn check(mut booking: Booking) -> Result<Booking, Error> {
     booking.counter = line("counter", &booking.counter, 200)?;
     booking.reason = line("reason", &booking.reason, 500)?;
     booking.reference = booking.reference.map(|text| line("reference", &text, 200)).transpose()?;
-    check_length(&booking)?;
+    check_length(booking.start, booking.end)?;
     if booking.participants.len() > MOST_PARTICIPANTS {
         return Err(invalid("participants", format!("at most {MOST_PARTICIPANTS} people")));
     }
@@ -47,9 +47,10 @@ pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Er
     Error::Invalid { field: field.into(), reason: reason.into() }
 }
 
-fn check_length(booking: &Booking) -> Result<(), Error> {
-    match booking.start.checked_add(Span::new().hours(LONGEST_HOURS)) {
-        Ok(latest) if booking.end <= latest => Ok(()),
+/// Whether an appointment is no longer than one can be.
+pub(super) fn check_length(start: Timestamp, end: Timestamp) -> Result<(), Error> {
+    match start.checked_add(Span::new().hours(LONGEST_HOURS)) {
+        Ok(latest) if end <= latest => Ok(()),
         _ => Err(invalid("end", format!("must come at most {LONGEST_HOURS} hours after the start"))),
     }
 }
@@ -73,7 +74,7 @@ fn check_fields(mut person: BookingParticipant, field: impl Fn(&str) -> String) 
 
 /// One line of text: trimmed, not empty, without control characters, and without the marks that turn the writing
 /// direction of what follows (a name could otherwise rewrite the line it stands in).
-fn line(field: &str, text: &str, longest: usize) -> Result<String, Error> {
+pub(super) fn line(field: &str, text: &str, longest: usize) -> Result<String, Error> {
     let text = text.trim();
     if text.is_empty() {
         return Err(invalid(field, "must not be empty"));

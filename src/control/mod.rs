@@ -94,6 +94,9 @@ pub struct Control<M = Sfu, R = Recorder> {
     shared: Arc<Shared<M, R>>,
 }
 
+/// The room's revisions that a change is meant for; if it is another by now, [`Error::Changed`]. `None`: whatever it is.
+pub type Expected = Option<Vec<u64>>;
+
 /// What control and the rooms' actors share.
 struct Shared<M, R> {
     store: Store,
@@ -248,13 +251,12 @@ impl<M: Media, R: Recording> Control<M, R> {
     /// Carries out a command of the operator, of the booking system or of a participant.
     ///
     /// What only the node itself may say (that a code was right, that media arrives) is [`Error::Forbidden`].
-    ///
-    /// `expected`: the room's revision as the caller knows it; if it is another by now, [`Error::Changed`].
-    pub async fn command(&self, room: RoomId, command: Command, expected: Option<u64>) -> Result<RoomView, Error> {
+    pub async fn command(&self, room: RoomId, command: Command, expected: Expected) -> Result<RoomView, Error> {
         match &command {
             Command::Consent { text_version, .. } if *text_version != self.shared.settings.consent_text_version => {
                 return Err(booking::invalid("text_version", "not the version of the notice that is shown"));
             }
+            Command::Reschedule { start, end } => booking::check_length(*start, *end)?,
             Command::Consent { .. }
             | Command::EnterWaiting { .. }
             | Command::Leave { .. }
@@ -267,8 +269,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::SetFeature { .. }
             | Command::Conclude { .. }
             | Command::Extend { .. }
-            | Command::Cancel
-            | Command::Reschedule { .. } => {}
+            | Command::Cancel => {}
             Command::TryCode { .. }
             | Command::ReissueCode { .. }
             | Command::Replace { .. }

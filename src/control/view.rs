@@ -71,6 +71,7 @@ impl View<'_> {
             opens_at: room.opens_at(),
             closes_at: room.end(),
             role: self.state_of(participant)?.role(),
+            code_digits: room.profile().code_digits,
         })
     }
 

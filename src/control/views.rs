@@ -428,6 +428,9 @@ pub struct Welcome {
     pub closes_at: Timestamp,
     /// Role of the person whose link it is.
     pub role: Role,
+    /// Number of digits of the admission code.
+    #[schema(example = 6, minimum = 4, maximum = 10)]
+    pub code_digits: u8,
 }
 
 /// A session, given for a right code.

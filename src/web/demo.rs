@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
 
+use crate::api::Secret;
 use crate::api::extract::Json;
 use crate::clock::Clock;
 
@@ -22,6 +23,8 @@ use crate::clock::Clock;
 const INBOX_MESSAGES: usize = 100;
 /// Length of a demo appointment; long enough to look around.
 const APPOINTMENT: SignedDuration = SignedDuration::from_mins(60);
+/// Where the demo's appointments are.
+const OFFICE: &str = "Roma";
 /// Largest answer that is read from the API, bytes; a booking's is under 8 KiB.
 const ANSWER_LIMIT: usize = 64 << 10;
 
@@ -31,9 +34,14 @@ pub struct Demo {
     /// The server's own routes: the API as every client sees it, without a socket in between.
     server: Router,
     booking_key: Arc<str>,
+    /// What the SMS gateway would be given.
+    text_of: TextOf,
     clock: Clock,
     inbox: Arc<Mutex<VecDeque<DemoMessage>>>,
 }
+
+/// The text message with a code: of the code, the office and the start of the appointment.
+pub type TextOf = fn(&Secret, &str, Timestamp) -> Secret;
 
 /// One message of the inbox: what a person gets by e-mail (the link) and by SMS (the code).
 #[derive(Clone, Serialize)]
@@ -101,8 +109,8 @@ struct Invitation {
 
 impl Demo {
     /// A booking system for the API that `server` answers.
-    pub fn new(server: Router, booking_key: &str, clock: Clock) -> Self {
-        Self { server, booking_key: booking_key.into(), clock, inbox: Arc::default() }
+    pub fn new(server: Router, booking_key: &str, text_of: TextOf, clock: Clock) -> Self {
+        Self { server, booking_key: booking_key.into(), text_of, clock, inbox: Arc::default() }
     }
 
     /// The demo's own routes: its page, the inbox, and a way to book another room.
@@ -123,7 +131,7 @@ impl Demo {
         let people = people_of(profile);
         let booking = json!({
             "profile": profile,
-            "office": "Roma",
+            "office": OFFICE,
             "counter": "Deleghe",
             "reason": "Delega dell'identità digitale",
             "start": now.to_string(),
@@ -161,9 +169,7 @@ impl Demo {
             .map(|Invitation { role, name, join_url, code }| DemoMessage {
                 room: room.clone(),
                 phone: phone_of(&role).into(),
-                text: format!(
-                    "Sportello: il codice per entrare nel suo appuntamento è {code}. Non lo comunichi a nessuno."
-                ),
+                text: (self.text_of)(&Secret::new(code.clone()), OFFICE, at).expose().to_owned(),
                 role,
                 name,
                 join_url,

@@ -66,7 +66,8 @@ async fn five_wrong_codes_lock_and_a_new_code_unlocks() {
         assert!(matches!(refusal, Refusal::WrongCode(n) if n == left) || (left == 0 && refusal == Refusal::CodeLocked));
     }
     assert_eq!(refusal(house.control.enter_code(link, code, false).await), Refusal::CodeLocked, "even the right one");
-    let new = house.control.reissue_code(booked.room.id, booked.participants[1].id, None).await.unwrap().code.unwrap();
+    let new =
+        house.control.reissue_code(booked.room.id, booked.participants[1].id, None).await.unwrap().0.code.unwrap();
     if new.expose() != code {
         assert_eq!(
             refusal(house.control.enter_code(link, code, false).await),

@@ -230,7 +230,8 @@ export class Session extends EventTarget {
       await this.load();
       this.listen();
     } catch (error) {
-      if (error instanceof Problem && (error.status === 401 || error.status === 403)) this.end();
+      // 429 is only ever said to a token that is not valid.
+      if (error instanceof Problem && [401, 403, 429].includes(error.status)) this.end();
       else if (!this.closed) this.#retry();
     }
   }

@@ -10,8 +10,6 @@ import { tooEarly, wordsOf } from "./problems.js";
 /** @typedef {import("./join.js").App} App */
 /** @typedef {import("./api.js").Session} Session */
 
-const CODE_DIGITS = 6;
-
 /** @returns {Screen} */
 export function loadingScreen() {
   return { element: h("p", { class: "card loading", role: "status" }, t("page.loading")) };
@@ -25,6 +23,7 @@ export function loadingScreen() {
  * @returns {Screen}
  */
 export function codeScreen(app, joinToken, appointment) {
+  const n = appointment.code_digits;
   const input = h("input", {
     id: "code-input",
     name: "code",
@@ -41,7 +40,7 @@ export function codeScreen(app, joinToken, appointment) {
     h("h2", {}, t("code.heading")),
     timing,
     h("label", { for: "code-input" }, t("code.label")),
-    h("p", { id: "code-hint", class: "hint" }, t("code.hint")),
+    h("p", { id: "code-hint", class: "hint" }, t("code.hint", { n })),
     input,
     submit,
   );
@@ -63,14 +62,14 @@ export function codeScreen(app, joinToken, appointment) {
   input.addEventListener("input", () => {
     input.removeAttribute("aria-invalid");
     // Pasted codes come with spaces, dashes, or with the whole message around them.
-    const digits = input.value.replace(/\D/g, "").slice(0, CODE_DIGITS);
-    if (/[^\d]/.test(input.value) || input.value.length > CODE_DIGITS) input.value = codeIn(input.value) ?? digits;
+    const digits = input.value.replace(/\D/g, "").slice(0, n);
+    if (/[^\d]/.test(input.value) || input.value.length > n) input.value = codeIn(input.value, n) ?? digits;
   });
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const code = input.value.trim();
-    if (code.length < CODE_DIGITS) return refuse(t("code.incomplete"), "incomplete-code");
+    if (code.length < n) return refuse(t("code.incomplete", { n }), "incomplete-code");
     submit.disabled = true;
     try {
       const token = await enter(code);
@@ -132,23 +131,27 @@ export function codeScreen(app, joinToken, appointment) {
       ]),
     ),
     form,
-    appointment.role === "operator" ? null : readiness(appointment.role),
+    appointment.role === "operator" ? null : readiness(appointment.role, n),
   );
   return { element, close: () => clearInterval(timer) };
 }
 
 /**
- * The first run of six digits in a pasted text, whole or written in groups, if there is one.
+ * The first run of so many digits in a pasted text, whole or written in groups, if there is one.
  * @param {string} text
+ * @param {number} n
  */
-function codeIn(text) {
-  const run = /(?<!\d)\d{6}(?!\d)/;
+function codeIn(text, n) {
+  const run = new RegExp(`(?<!\\d)\\d{${n}}(?!\\d)`);
   const found = text.match(run) ?? text.replace(/(\d)[ \-.](?=\d)/g, "$1").match(run);
   return found ? found[0] : null;
 }
 
-/** @param {import("./types.js").Role} role */
-function readiness(role) {
+/**
+ * @param {import("./types.js").Role} role
+ * @param {number} n digits of the code
+ */
+function readiness(role, n) {
   const forms = role === "delegato" || role === "delegante";
   return h(
     "section",
@@ -157,7 +160,7 @@ function readiness(role) {
     h(
       "ul",
       {},
-      h("li", {}, t("welcome.ready.code")),
+      h("li", {}, t("welcome.ready.code", { n })),
       h("li", {}, t("welcome.ready.document")),
       forms && h("li", {}, t("welcome.ready.forms")),
       h("li", {}, t("welcome.ready.device")),

@@ -75,7 +75,8 @@ export class App {
       }
       this.adopt(session);
     } catch (error) {
-      if (error instanceof Problem && error.passing) {
+      // 429 is only ever said to a token that is not valid: the code comes next, as after 401.
+      if (error instanceof Problem && error.passing && error.status !== 429) {
         this.complain(error);
         setTimeout(() => void this.start(), 2_000);
       } else {

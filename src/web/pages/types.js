@@ -21,6 +21,7 @@
  * @property {string} opens_at
  * @property {string} closes_at
  * @property {Role} role
+ * @property {number} code_digits
  */
 
 /**

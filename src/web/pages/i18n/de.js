@@ -22,7 +22,7 @@ const de = {
   "welcome.counter": "Schalter",
   "welcome.role": "Sie nehmen teil als",
   "welcome.ready": "Bitte bereithalten",
-  "welcome.ready.code": "den 6-stelligen Code, den Sie per SMS erhalten haben",
+  "welcome.ready.code": "den {n}-stelligen Code, den Sie per SMS erhalten haben",
   "welcome.ready.document": "Ihren Ausweis",
   "welcome.ready.forms": "die verlangten Formulare, ausgefüllt",
   "welcome.ready.device": "ein Gerät mit Kamera, Mikrofon und Lautsprecher oder Kopfhörer",
@@ -33,9 +33,9 @@ const de = {
 
   "code.heading": "Code eingeben",
   "code.label": "Per SMS erhaltener Code",
-  "code.hint": "6 Ziffern. Sie können ihn auch einfügen.",
+  "code.hint": "{n} Ziffern. Sie können ihn auch einfügen.",
   "code.submit": "Weiter",
-  "code.incomplete": "Der Code hat 6 Ziffern: Sehen Sie in der Nachricht nach und geben Sie ihn ganz ein.",
+  "code.incomplete": "Der Code hat {n} Ziffern: Sehen Sie in der Nachricht nach und geben Sie ihn ganz ein.",
   "code.wrong": "Dieser Code stimmt nicht.",
   "code.attempts.one": "Sie haben noch 1 Versuch.",
   "code.attempts.other": "Sie haben noch {n} Versuche.",
@@ -231,7 +231,6 @@ const de = {
   "problem.share": "Der Bildschirm wurde nicht geteilt.",
   "problem.too-many-requests": "Zu viele Anfragen aus diesem Netz. Warten Sie eine Minute und versuchen Sie es noch einmal.",
   "problem.unavailable": "Der Dienst ist im Moment nicht verfügbar. Versuchen Sie es gleich noch einmal.",
-  "problem.too-many-requests": "Zu viele Versuche in kurzer Zeit. Bitte warten Sie eine Minute und versuchen Sie es erneut.",
 
   "demo.title": "Sportello: Vorführung",
   "demo.heading": "Den Schalter ausprobieren",

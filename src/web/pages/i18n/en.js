@@ -22,7 +22,7 @@ const en = {
   "welcome.counter": "Counter",
   "welcome.role": "You take part as",
   "welcome.ready": "Have ready",
-  "welcome.ready.code": "the 6-digit code that you received by SMS",
+  "welcome.ready.code": "the {n}-digit code that you received by SMS",
   "welcome.ready.document": "your identity document",
   "welcome.ready.forms": "the required forms, filled in",
   "welcome.ready.device": "a device with camera, microphone and speakers or headphones",
@@ -33,9 +33,9 @@ const en = {
 
   "code.heading": "Enter the code",
   "code.label": "Code received by SMS",
-  "code.hint": "6 digits. You can also paste it.",
+  "code.hint": "{n} digits. You can also paste it.",
   "code.submit": "Continue",
-  "code.incomplete": "The code has 6 digits: check the message and type all of it.",
+  "code.incomplete": "The code has {n} digits: check the message and type all of it.",
   "code.wrong": "This code is not right.",
   "code.attempts.one": "You have 1 attempt left.",
   "code.attempts.other": "You have {n} attempts left.",
@@ -231,7 +231,6 @@ const en = {
   "problem.share": "The screen was not shared.",
   "problem.too-many-requests": "Too many requests from this network. Wait a minute and try again.",
   "problem.unavailable": "The service is not available at this moment. Try again shortly.",
-  "problem.too-many-requests": "Too many attempts in a short time. Wait a minute and try again.",
 
   "demo.title": "Sportello: demonstration",
   "demo.heading": "Try the counter",

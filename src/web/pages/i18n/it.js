@@ -22,7 +22,7 @@ export default {
   "welcome.counter": "Sportello",
   "welcome.role": "Partecipi come",
   "welcome.ready": "Tieni a portata di mano",
-  "welcome.ready.code": "il codice di 6 cifre che hai ricevuto per SMS",
+  "welcome.ready.code": "il codice di {n} cifre che hai ricevuto per SMS",
   "welcome.ready.document": "il tuo documento di identità",
   "welcome.ready.forms": "i moduli richiesti, già compilati",
   "welcome.ready.device": "un dispositivo con videocamera, microfono e altoparlanti o cuffie",
@@ -33,9 +33,9 @@ export default {
 
   "code.heading": "Inserisci il codice",
   "code.label": "Codice ricevuto per SMS",
-  "code.hint": "6 cifre. Puoi anche incollarlo.",
+  "code.hint": "{n} cifre. Puoi anche incollarlo.",
   "code.submit": "Continua",
-  "code.incomplete": "Il codice ha 6 cifre: controlla il messaggio e scrivilo tutto.",
+  "code.incomplete": "Il codice ha {n} cifre: controlla il messaggio e scrivilo tutto.",
   "code.wrong": "Questo codice non è giusto.",
   "code.attempts.one": "Ti resta 1 tentativo.",
   "code.attempts.other": "Ti restano {n} tentativi.",
@@ -231,7 +231,6 @@ export default {
   "problem.share": "Lo schermo non è stato condiviso.",
   "problem.too-many-requests": "Troppe richieste da questa rete. Aspetta un minuto e riprova.",
   "problem.unavailable": "Il servizio non è disponibile in questo momento. Riprova tra poco.",
-  "problem.too-many-requests": "Hai fatto troppi tentativi in poco tempo. Aspetta un minuto e riprova.",
 
   "demo.title": "Sportello: dimostrazione",
   "demo.heading": "Prova lo sportello",
