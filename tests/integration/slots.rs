@@ -295,12 +295,17 @@ async fn a_node_takes_no_more_rooms_at_once_than_its_capacity() {
         office.books("Roma", "Deleghe", NINE).await;
         office.server.is_well().await;
     }
-    // Without a calendar there are no slots to name, and rooms may be at any time.
+    // Without a calendar rooms may be at any time, and there are no slots to list.
     let server = Server::start_with(Database::Sqlite, &[("ROOMS__CAPACITY", "1")]).await;
     let at = |start: &str| asks(&server, &appointment("delega", "Roma", "Deleghe", start, 30));
     accepted(at("2056-01-13T08:07:00Z")).await;
-    assert_eq!(next_slots(at("2056-01-13T08:36:00Z")).await, Vec::<Value>::new());
-    accepted(at("2056-01-13T08:37:00Z")).await;
+    let next = next_slots(at("2056-01-13T08:36:00Z")).await;
+    assert!(!next.is_empty(), "other times are named");
+    for slot in next {
+        assert_eq!(text(&slot["end"]), later(&text(&slot["start"]), 30), "as long as was asked for");
+        accepted(at(&text(&slot["start"]))).await;
+    }
+    accepted(at("2056-01-13T07:37:00Z")).await;
     assert_eq!(free_slots(&server, "profile=delega").await, Vec::<Value>::new());
 }
 
