@@ -33,10 +33,12 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 /// Only for people who agreed to the recording and were let in. The answer is final and holds the server's
 /// candidates, so there is no need to gather or send the client's. An earlier connection of the same person ends.
 #[utoipa::path(post, path = "/v1/session/media", tag = "media", security(("session" = [])),
-    request_body(content = String, content_type = "application/sdp", description = "The SDP offer, at most 128 KiB"),
+    request_body(content = String, content_type = "application/sdp", description = "The SDP offer, at most 128 KiB",
+        example = json!("v=0\r\no=- 4611 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n…")),
     responses((status = 201, description = "The SDP answer", body = String, content_type = "application/sdp",
         headers(("Location" = String, description = "The connection's address, for PATCH and DELETE"),
-            ("ETag" = String, description = "Names the ICE session")))))]
+            ("ETag" = String, description = "Names the ICE session")),
+        example = json!("v=0\r\no=- 7305 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-lite\r\n…"))))]
 async fn connect(
     Participant(caller): Participant,
     State(api): State<Api>,
@@ -60,10 +62,12 @@ async fn connect(
 #[utoipa::path(patch, path = "/v1/session/media/{connection}", tag = "media", security(("session" = [])),
     params(("connection" = ConnectionId, Path, description = "The connection")),
     request_body(content = String, content_type = "application/trickle-ice-sdpfrag",
-        description = "SDP fragment (RFC 8840), at most 128 KiB"),
+        description = "SDP fragment (RFC 8840), at most 128 KiB",
+        example = json!("a=ice-ufrag:zW4k\r\na=ice-pwd:Xb1yQy1vXb3yq9cQ5m8hV2kZ\r\n")),
     responses((status = 200, description = "The server's new credentials", body = String,
             content_type = "application/trickle-ice-sdpfrag",
-            headers(("ETag" = String, description = "Names the new ICE session"))),
+            headers(("ETag" = String, description = "Names the new ICE session")),
+            example = json!("a=ice-ufrag:Ab+/9\r\na=ice-pwd:mTq7m3m0b1mYQy1vXb3yq9cQ\r\n")),
         (status = 204, description = "Nothing to answer")))]
 async fn restart_ice(
     Participant(caller): Participant,

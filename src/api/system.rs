@@ -32,7 +32,8 @@ async fn health() -> JsonBody<Health> {
 
 /// Metrics in Prometheus' text format
 #[utoipa::path(get, path = "/metrics", tag = "node", security(("metrics key" = [])),
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain",
+        example = json!("# TYPE sportello_http_requests_total counter\nsportello_http_requests_total{status=\"200\"} 17\n"))))]
 async fn show_metrics(_: Key<auth::Metrics>, State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (api.render_metrics)())
 }

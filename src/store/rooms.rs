@@ -33,7 +33,7 @@ impl Store {
         let NewRoom { appointment, lines, phase, at, messages, answer, fits } = new;
         let mut tx = self.write().await?;
         if let Some(answer) = answer
-            && let Some(kept) = find_answer(&mut tx, &answer.caller, &answer.key).await?
+            && let Some(kept) = keep_answer(&mut tx, answer, *at).await?
         {
             return Ok(Booked::Before(kept));
         }
@@ -66,16 +66,6 @@ impl Store {
         }
         append(&mut tx, appointment.id, lines).await?;
         outbox::post(&mut tx, messages, *at).await?;
-        if let Some(answer) = answer {
-            sqlx::query("INSERT INTO answers (caller, key, fingerprint, answer, created) VALUES ($1, $2, $3, $4, $5)")
-                .bind(&answer.caller)
-                .bind(&answer.key)
-                .bind(&answer.fingerprint.as_bytes()[..])
-                .bind(&answer.sealed[..])
-                .bind(at.as_millisecond())
-                .execute(&mut *tx)
-                .await?;
-        }
         match tx.commit().await {
             Ok(()) => Ok(Booked::Now),
             Err(error) => Err(error.into()),
@@ -383,6 +373,26 @@ async fn head(tx: &mut AnyConnection, room: &str) -> Result<Option<Head>, Error>
         .fetch_optional(tx)
         .await?;
     row.map(|row| Ok(Head { seq: count(&row, "seq")?, hash: text(&row, "hash")? })).transpose()
+}
+
+/// Keeps the answer to a request; if there is one already, gives that. First of all in its transaction: of two that
+/// carry out the same request at the same time, the later waits here for what becomes of the earlier.
+async fn keep_answer(tx: &mut AnyConnection, answer: &Answer, at: Timestamp) -> Result<Option<Answer>, Error> {
+    let kept = sqlx::query(
+        "INSERT INTO answers (caller, key, fingerprint, answer, created) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (caller, key) DO NOTHING",
+    )
+    .bind(&answer.caller)
+    .bind(&answer.key)
+    .bind(&answer.fingerprint.as_bytes()[..])
+    .bind(&answer.sealed[..])
+    .bind(at.as_millisecond())
+    .execute(&mut *tx)
+    .await?;
+    if kept.rows_affected() > 0 {
+        return Ok(None);
+    }
+    find_answer(tx, &answer.caller, &answer.key).await?.map(Some).ok_or(Error::Corrupt("kept answer"))
 }
 
 async fn find_answer(connection: &mut AnyConnection, caller: &str, key: &str) -> Result<Option<Answer>, Error> {

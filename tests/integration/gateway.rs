@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Longest wait for a message: two attempts that fail are about ten seconds.
@@ -49,7 +50,10 @@ struct GatewayState {
 
 impl Gateway {
     pub(crate) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn start_on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(GatewayState { answer: StatusCode::ACCEPTED, taken: Vec::new() }));
         let router = Router::new().route("/send", post(take)).with_state(Arc::clone(&state));

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::database::Database;
 use crate::gateway::{Gateway, Taken};
@@ -17,17 +18,16 @@ const BOTH: [Database; 2] = [Database::Sqlite, Database::Postgres];
 /// Longest wait for what follows a message.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server that sends codes through `gateway`; codes have ten digits, so that no other number looks like one.
-async fn starts(database: Database, gateway: &Gateway, more: &[(&str, &str)]) -> (Server, TempDir) {
+/// A server that sends codes through the gateway at `url`; codes have ten digits, so that no other number looks like one.
+async fn starts(database: Database, url: &str, more: &[(&str, &str)]) -> (Server, TempDir) {
     let profiles = TempDir::new().unwrap();
     let delega = include_str!("../../config/profiles/delega.toml");
     let delega = delega.replace("\ncode_digits = 6\n", "\ncode_digits = 10\n");
     std::fs::write(profiles.path().join("delega.toml"), delega).unwrap();
-    let url = gateway.url();
     let mut configuration = vec![
         ("ROOMS__PROFILES", profiles.path().to_str().unwrap()),
         ("SMS__MODE", "gateway"),
-        ("SMS__GATEWAY_URL", &url),
+        ("SMS__GATEWAY_URL", url),
         ("LOG__FILTER", "debug,sportello=trace"),
     ];
     configuration.extend_from_slice(more);
@@ -108,7 +108,7 @@ async fn a_code_goes_by_text_message_and_only_there() {
     for database in BOTH {
         let gateway = Gateway::start().await;
         let (mut server, _profiles) =
-            starts(database, &gateway, &[("SMS__GATEWAY_AUTHORIZATION", "Bearer gw-secret")]).await;
+            starts(database, &gateway.url(), &[("SMS__GATEWAY_AUTHORIZATION", "Bearer gw-secret")]).await;
         let booked = server.book(&booking(None)).await;
         let invitation = booked.invitation("delegato");
         assert_eq!(
@@ -148,7 +148,7 @@ async fn a_code_goes_by_text_message_and_only_there() {
 #[tokio::test]
 async fn people_read_their_own_language_and_the_others_the_nodes() {
     let gateway = Gateway::start().await;
-    let (mut server, _profiles) = starts(Database::Sqlite, &gateway, &[("SMS__LANGUAGE", "de")]).await;
+    let (mut server, _profiles) = starts(Database::Sqlite, &gateway.url(), &[("SMS__LANGUAGE", "de")]).await;
     let said = [(Some("it"), "Il Suo codice"), (Some("de"), "Ihr Code"), (Some("en"), "Your code"), (None, "Ihr Code")];
     for (count, (language, beginning)) in said.into_iter().enumerate() {
         let booked = server.book(&booking(language)).await;
@@ -171,7 +171,7 @@ async fn the_body_is_written_as_the_configuration_says() {
         ("SMS__GATEWAY_CONTENT_TYPE", "application/x-www-form-urlencoded"),
         ("SMS__GATEWAY_BODY", "user=ufficio&to={phone}&message={text}&ref={id}"),
     ];
-    let (mut server, _profiles) = starts(Database::Sqlite, &gateway, &form).await;
+    let (mut server, _profiles) = starts(Database::Sqlite, &gateway.url(), &form).await;
     let booked = server.book(&booking(None)).await;
     let taken = gateway.asked(1).await.remove(0);
     assert_eq!(taken.content_type, "application/x-www-form-urlencoded");
@@ -189,7 +189,7 @@ async fn the_body_is_written_as_the_configuration_says() {
         "SMS__GATEWAY_BODY",
         r#"{"messages": [{"to": ["{phone}"], "body": "{text}", "ref": "s-{id}"}], "flash": false}"#,
     )];
-    let (mut server, _profiles) = starts(Database::Sqlite, &gateway, &nested).await;
+    let (mut server, _profiles) = starts(Database::Sqlite, &gateway.url(), &nested).await;
     let booked = server.book(&booking(None)).await;
     let body = gateway.asked(2).await.remove(1).json();
     assert_eq!((&body["flash"], &body["messages"][0]["to"]), (&json!(false), &json!(["+393331234567"])));
@@ -203,7 +203,7 @@ async fn a_gateway_that_is_down_is_asked_again_for_the_same_message() {
     for database in BOTH {
         let gateway = Gateway::start().await;
         gateway.answers(503);
-        let (mut server, _profiles) = starts(database, &gateway, &[]).await;
+        let (mut server, _profiles) = starts(database, &gateway.url(), &[]).await;
         let booked = server.book(&booking(None)).await;
         gateway.asked(1).await;
         assert_eq!(delegato(&server, &booked).await["message"]["state"], "queued", "it is tried again");
@@ -219,13 +219,29 @@ async fn a_gateway_that_is_down_is_asked_again_for_the_same_message() {
 }
 
 #[tokio::test]
+async fn a_gateway_where_nobody_listens_yet_is_found_later() {
+    // Bound and deaf: connections are refused, and nobody else can take the port meanwhile.
+    let door = TcpSocket::new_v4().unwrap();
+    door.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/send", door.local_addr().unwrap());
+    let (mut server, _profiles) = starts(Database::Sqlite, &url, &[]).await;
+    let booked = server.book(&booking(None)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(delegato(&server, &booked).await["message"]["state"], "queued");
+    let gateway = Gateway::start_on(door.listen(16).unwrap());
+    message_becomes(&server, &booked, "sent").await;
+    admits(&server, &booked, &code_of(&gateway.all()[0])).await;
+    server.is_well().await;
+}
+
+#[tokio::test]
 async fn a_message_that_is_refused_is_told_and_the_code_can_be_sent_anew() {
     for database in BOTH {
         let (gateway, receiver) = (Gateway::start().await, Receiver::start().await);
         gateway.answers(422);
         let url = receiver.url();
         let webhooks = [("WEBHOOKS__URL", url.as_str()), ("WEBHOOKS__SECRETS", receiver::SECRET)];
-        let (mut server, _profiles) = starts(database, &gateway, &webhooks).await;
+        let (mut server, _profiles) = starts(database, &gateway.url(), &webhooks).await;
         let booked = server.book(&booking(None)).await;
         let failed = message_becomes(&server, &booked, "failed").await;
         assert!(text(&failed["at"]).parse::<Timestamp>().is_ok(), "{failed}");
@@ -271,7 +287,7 @@ async fn a_crash_before_a_message_went_out_loses_nothing_and_tells_nobody() {
     for database in BOTH {
         let gateway = Gateway::start().await;
         gateway.answers(500);
-        let (mut server, _profiles) = starts(database, &gateway, &[]).await;
+        let (mut server, _profiles) = starts(database, &gateway.url(), &[]).await;
         let booked = server.book(&booking(None)).await;
         let first = gateway.asked(1).await.remove(0);
         server.end(Signal::Kill);
@@ -305,7 +321,7 @@ async fn a_crash_before_a_message_went_out_loses_nothing_and_tells_nobody() {
 async fn a_new_code_takes_the_place_of_one_that_still_waits() {
     let gateway = Gateway::start().await;
     gateway.answers(503);
-    let (mut server, _profiles) = starts(Database::Sqlite, &gateway, &[]).await;
+    let (mut server, _profiles) = starts(Database::Sqlite, &gateway.url(), &[]).await;
     let booked = server.book(&booking(None)).await;
     let old = code_of(&gateway.asked(1).await[0]);
     gateway.answers(200);
