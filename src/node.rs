@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,8 +34,9 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Ends of text messages that wait for their rooms. When they are more, the gateway's next message waits.
 const TEXT_OUTCOMES: usize = 64;
-/// How often the database is tidied up: an hour more or less matters to nothing that is kept for days.
-const TIDY_EVERY: Duration = Duration::from_hours(1);
+/// How often the database is tidied up and looked through for what was left undone. Longer: a room whose actor is gone
+/// waits longer for its next one. Shorter: more questions for nothing.
+const TIDY_EVERY: Duration = Duration::from_mins(1);
 
 /// A node that listens; [`Node::run`] makes it answer.
 pub struct Node {
@@ -80,6 +81,13 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] store::Error),
+    /// The database belongs to another key. The configuration's fault.
+    #[error(
+        "{}: this is not the key that the database was made with; codes that were sent out would be void. Put the \
+         earlier file back, or begin with an empty database",
+        .0.display()
+    )]
+    OtherKey(PathBuf),
     /// The keys of sealed values.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -134,6 +142,9 @@ impl Node {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
 
         let store = Store::open(&config.database()).await?;
+        if !store.hold_key(code_key.check_value()).await? {
+            return Err(StartError::OtherKey(secrets.join("code.key")));
+        }
         let sfu = Sfu::start(&config.sfu(), clock)?;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let text_messages = code_key.seal(Purpose::TextMessage)?;
@@ -251,7 +262,7 @@ impl Node {
             tokio::spawn(metrics.upkeep()),
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
-            tokio::spawn(tidy(store, clock)),
+            tokio::spawn(tidy(control.clone(), store, clock)),
         ];
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
@@ -314,19 +325,23 @@ fn text_message(code: &Secret, office: &str, start: Timestamp) -> Secret {
 /// Has the rooms' ledgers say how text messages ended.
 async fn hear_of_texts(control: Control, mut outcomes: mpsc::Receiver<SmsOutcome>) {
     while let Some(SmsOutcome { id, room, .. }) = outcomes.recv().await {
-        if let Err(error) = control.message_settled(id).await {
+        if let Err(error) = control.message_settled(room, id).await {
             tracing::warn!(%room, %error, "a text message's end could not be written down");
         }
     }
 }
 
-/// Removes from the database what nobody asks for any more, now and then.
-async fn tidy(store: Store, clock: Clock) {
+/// Removes from the database what nobody asks for any more, and makes up for what went wrong.
+async fn tidy(control: Control, store: Store, clock: Clock) {
     loop {
-        if let Err(error) = store.purge(clock.now().wall).await {
+        tokio::time::sleep(TIDY_EVERY).await;
+        let now = clock.now().wall;
+        // Twice over: what was settled during a round is in the next one.
+        let since = now.saturating_sub(SignedDuration::from_secs(2 * TIDY_EVERY.as_secs().cast_signed()));
+        let caught_up = control.catch_up(since.unwrap_or(now)).await;
+        if let Err(error) = caught_up.and(store.purge(now).await) {
             tracing::warn!(%error, "the database could not be tidied up");
         }
-        tokio::time::sleep(TIDY_EVERY).await;
     }
 }
 

@@ -115,7 +115,8 @@ impl FromRequestParts<Api> for Participant {
 #[derive(Clone, Copy, Debug)]
 pub struct Operator {
     caller: CallerId,
-    own_room: Option<RoomId>,
+    /// The session, if it is one: it opens its own room only.
+    session: Option<Caller>,
 }
 
 impl Operator {
@@ -124,10 +125,15 @@ impl Operator {
     /// # Errors
     /// 403 if their session is for another room.
     pub fn may_run(self, room: RoomId) -> Result<RoomId, Problem> {
-        match self.own_room {
-            Some(own) if own != room => Err(Kind::FORBIDDEN.into()),
+        match self.session {
+            Some(own) if own.room != room => Err(Kind::FORBIDDEN.into()),
             _ => Ok(room),
         }
+    }
+
+    /// The session, if the operator came with one.
+    pub fn session(&self) -> Option<Caller> {
+        self.session
     }
 
     /// Who calls.
@@ -142,13 +148,13 @@ impl FromRequestParts<Api> for Operator {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?;
         if let Some(granted) = granted(api, token).await? {
-            return Ok(Self { caller: granted.for_any(&[Scope::Operator])?, own_room: None });
+            return Ok(Self { caller: granted.for_any(&[Scope::Operator])?, session: None });
         }
         let caller = api.control.authenticate(token).await?;
         if caller.role != Role::Operator {
             return Err(Kind::FORBIDDEN.into());
         }
-        Ok(Self { caller: CallerId(Who::Session(caller.participant)), own_room: Some(caller.room) })
+        Ok(Self { caller: CallerId(Who::Session(caller.participant)), session: Some(caller) })
     }
 }
 

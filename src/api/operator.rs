@@ -69,7 +69,8 @@ pub struct Extension {
 type Done = Result<Changed, Problem>;
 
 async fn command(api: &Api, operator: Operator, room: RoomId, expected: IfMatch, command: Command) -> Done {
-    Ok(changed(&api.control.command(operator.may_run(room)?, command, expected.0).await?))
+    let room = operator.may_run(room)?;
+    Ok(changed(&api.control.command_of(operator.session(), room, command, expected.0).await?))
 }
 
 /// Open the room

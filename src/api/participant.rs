@@ -102,7 +102,7 @@ async fn consent(
         return Err(Kind::CONSENT_TEXT_CHANGED.into());
     }
     let consent = Command::Consent { participant: caller.participant, text_version: given.text_version };
-    api.control.command(caller.room, consent, None).await?;
+    api.control.command_of(Some(caller), caller.room, consent, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -112,7 +112,9 @@ async fn consent(
 #[utoipa::path(post, path = "/v1/session/enter", tag = "participant", security(("session" = [])),
     responses((status = 204, description = "Waiting, or inside if let in before")))]
 async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
-    api.control.command(caller.room, Command::EnterWaiting { participant: caller.participant }, None).await?;
+    api.control
+        .command_of(Some(caller), caller.room, Command::EnterWaiting { participant: caller.participant }, None)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -122,6 +124,6 @@ async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Resu
 #[utoipa::path(post, path = "/v1/session/leave", tag = "participant", security(("session" = [])),
     responses((status = 204, description = "Left")))]
 async fn leave(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
-    api.control.command(caller.room, Command::Leave { participant: caller.participant }, None).await?;
+    api.control.command_of(Some(caller), caller.room, Command::Leave { participant: caller.participant }, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::seam::{Media, Recording};
@@ -18,19 +19,26 @@ use super::views::{
     BookingParticipant, Caller, Connection, Delivery, Invitation, ReissuedCode, RoomView, Session, SessionEvent,
     SessionView, Welcome,
 };
-use super::{Error, Expected, Fault, Shared, booking, invite, webhooks};
+use super::{Error, Expected, Fault, Shared, booking, invite, unavailable, webhooks};
 use crate::clock::Now;
-use crate::id::{ConnectionId, ParticipantId};
+use crate::id::{ConnectionId, MessageId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording;
-use crate::room::ledger::{self, Head};
+use crate::room::ledger::{self, Head, Line};
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
-use crate::store::{self, Appointment, Change, Hash, NewMessage, Person, Record, Secret};
+use crate::store::{self, Appointment, Change, Hash, NewMessage, Person, Record, Secret, SettledText};
 
 /// How often a live room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
 /// every live room, longer lets media flow longer after the last acknowledgement.
 const LIVE_ROUND: Duration = Duration::from_millis(250);
+
+/// How long a write may take while media flows. The shortest grace is a second: what happens in the room meanwhile is
+/// not heard. Shorter stops media at a slow disk's ordinary pauses.
+const STORE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a write is waited for at all; then its caller is told that it is not known to be done.
+const STORE_GIVE_UP: Duration = Duration::from_secs(15);
 
 /// How often a report that the database did not take is tried again.
 const STORE_ROUND: Duration = Duration::from_secs(1);
@@ -42,6 +50,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// reconnects; every one costs a view at each change.
 const MOST_SUBSCRIPTIONS: usize = 4;
 
+/// How long a text message with a new code is tried in a room that is open past its end.
+const OVERRUN: SignedDuration = SignedDuration::from_mins(30);
+
 /// Least sleep before a deadline that has passed and that nothing followed from: keeps a mistake in the rules from
 /// becoming a busy loop.
 const LEAST_SLEEP: Duration = Duration::from_millis(5);
@@ -51,11 +62,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What an actor can be asked.
 pub(super) enum Ask {
-    Command { command: Command, expected: Expected, reply: Reply<RoomView> },
+    Command { caller: Option<Caller>, command: Command, expected: Expected, reply: Reply<RoomView> },
     TryCode { participant: ParticipantId, code: Secret, take_over: bool, reply: Reply<Session> },
     ReissueCode { participant: ParticipantId, expected: Expected, reply: Reply<(ReissuedCode, u64)> },
     Replace { participant: ParticipantId, by: BookingParticipant, expected: Expected, reply: Reply<(Invitation, u64)> },
-    MessageSettled { participant: ParticipantId, sent: bool, reply: Reply<()> },
+    MessageSettled { id: MessageId, reply: Reply<()> },
     Room { reply: Reply<RoomView> },
     Welcome { participant: ParticipantId, reply: Reply<Welcome> },
     Session { caller: Caller, reply: Reply<SessionView> },
@@ -155,8 +166,12 @@ impl<M: Media, R: Recording> Actor<M, R> {
     async fn answer(&mut self, ask: Ask) {
         // Whoever asked may have gone: the answer is then for nobody.
         match ask {
-            Ask::Command { command, expected, reply } => {
-                let _ = reply.send(self.command(command, expected).await);
+            Ask::Command { caller, command, expected, reply } => {
+                let checked = caller.map_or(Ok(()), |caller| self.check(&caller));
+                let _ = reply.send(match checked {
+                    Ok(()) => self.command(command, expected).await,
+                    Err(error) => Err(error),
+                });
             }
             Ask::TryCode { participant, code, take_over, reply } => {
                 let _ = reply.send(self.try_code(participant, &code, take_over).await);
@@ -167,10 +182,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
             Ask::Replace { participant, by, expected, reply } => {
                 let _ = reply.send(self.replace(participant, by, expected).await);
             }
-            Ask::MessageSettled { participant, sent, reply } => {
-                let told =
-                    if sent { Command::MessageSent { participant } } else { Command::MessageFailed { participant } };
-                let _ = reply.send(self.decide(told, Consequences::default()).await);
+            Ask::MessageSettled { id, reply } => {
+                let _ = reply.send(self.message_settled(id).await);
             }
             Ask::Room { reply } => {
                 let _ = reply.send(Ok(self.view().room()));
@@ -314,11 +327,11 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 line
             })
             .collect();
-        let settings = &self.shared.settings;
-        if settings.webhooks {
-            messages.extend(webhooks::of_lines(now, &after, &self.appointment, &lines));
+        let shared = Arc::clone(&self.shared);
+        if shared.settings.webhooks {
+            messages.extend(webhooks::of_lines(now, &self.room, &self.appointment, &lines));
         }
-        let fits = self.shared.places(&self.appointment, changes);
+        let fits = shared.places(&self.appointment, changes);
         let record = Record {
             room: self.room.id(),
             lines: &lines,
@@ -329,15 +342,19 @@ impl<M: Media, R: Recording> Actor<M, R> {
             fits: fits.as_ref().map(|fits| fits as store::Fits<'_>),
             at: now.wall,
         };
-        match self.shared.store.record(&record).await {
+        let recorded = self.recorded(shared.store.record(&record)).await;
+        drop(fits);
+        match recorded {
             Ok(()) => {}
-            Err(store::Error::Full) => return Err(self.shared.no_place(&self.appointment, changes).await),
-            Err(error) => {
-                tracing::error!(room = %self.room.id(), %error, "the database did not take a room's entries");
-                return Err(Error::Unavailable(Fault::Store(error)));
+            Err(Fault::Store(store::Error::Full)) => return Err(shared.no_place(&self.appointment, changes).await),
+            Err(fault) => {
+                tracing::error!(room = %self.room.id(), %fault, "the database did not take a room's entries");
+                if matches!(fault, Fault::Store(store::Error::Outrun)) {
+                    self.catch_up().await;
+                }
+                return Err(Error::Unavailable(fault));
             }
         }
-        drop(fits);
         if !messages.is_empty() {
             self.shared.settings.posted.wake();
         }
@@ -359,6 +376,45 @@ impl<M: Media, R: Recording> Actor<M, R> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a write. Nothing is heard of the media meanwhile, so it stops when that takes long.
+    async fn recorded(&mut self, write: impl Future<Output = Result<(), store::Error>>) -> Result<(), Fault> {
+        tokio::pin!(write);
+        if let Ok(written) = tokio::time::timeout(STORE_WITHIN, &mut write).await {
+            return written.map_err(Fault::Store);
+        }
+        self.held_back = true;
+        self.stage.set_flow(false).await;
+        match tokio::time::timeout(STORE_GIVE_UP, write).await {
+            Ok(written) => written.map_err(Fault::Store),
+            Err(_) => Err(Fault::StoreSilent),
+        }
+    }
+
+    /// Takes in what the database has and this actor does not know of: a write whose acknowledgement was lost.
+    async fn catch_up(&mut self) {
+        let id = self.room.id();
+        let store = &self.shared.store;
+        let (Ok(lines), Ok(Some(appointment))) = (store.ledger(id).await, store.appointment(id).await) else { return };
+        let known = usize::try_from(self.head.seq).ok().and_then(|seq| lines.get(seq.checked_sub(1)?));
+        if known.is_none_or(|line| line.hash != self.head.hash) {
+            tracing::error!(room = %id, "the stored ledger is not the one that this room had");
+            return;
+        }
+        let entries: Vec<_> = lines.iter().map(Line::entry).collect();
+        let (Some(last), Ok(room)) = (lines.last(), Room::replay(&Arc::new(appointment.profile.clone()), &entries))
+        else {
+            return;
+        };
+        tracing::warn!(room = %id, "a room took in what it had written without knowing");
+        (self.head, self.room, self.appointment) = (last.head(), room, appointment);
+        self.held_back = true;
+        if !self.room.is_open() {
+            let gone = self.stage.close().await;
+            self.backlog.extend(gone);
+        }
+        self.announce();
     }
 
     /// Makes the world follow; returns whose session is over.
@@ -513,6 +569,14 @@ impl<M: Media, R: Recording> Actor<M, R> {
         Ok(Session { session_token, room_id: self.room.id(), participant_id: participant })
     }
 
+    /// Writes down what became of a text message, unless a new one has taken its place.
+    async fn message_settled(&mut self, id: MessageId) -> Result<(), Error> {
+        let settled = self.shared.store.settled_text(id).await.map_err(unavailable)?;
+        let Some(SettledText { participant, sent }) = settled else { return Ok(()) };
+        let told = if sent { Command::MessageSent { participant } } else { Command::MessageFailed { participant } };
+        self.decide(told, Consequences::default()).await
+    }
+
     /// Stores the wrong attempts that the database did not take when they were made.
     async fn count_attempts(&mut self) -> Result<(), Error> {
         while let Some(participant) = self.uncounted.pop() {
@@ -536,10 +600,13 @@ impl<M: Media, R: Recording> Actor<M, R> {
     ) -> Result<(ReissuedCode, u64), Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
+        // What was typed wrong was the old code.
+        self.uncounted.retain(|missed| *missed != participant);
         let person = self.person(participant)?;
         let code = new_code(self.room.profile().code_digits).map_err(Error::Unavailable)?;
         let hash = self.shared.settings.code_key.hash(participant, code.expose());
-        let messages = self.shared.settings.text_message(self.now(), &self.appointment, person, &code)?;
+        let messages =
+            self.shared.settings.text_message(self.now(), &self.appointment, self.last_use(), person, &code)?;
         let delivery = Delivery::of(&messages);
         let changes = vec![Change::Code { participant, code: hash }];
         self.decide(Command::ReissueCode { participant }, Consequences { changes, messages }).await?;
@@ -562,7 +629,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let settings = &self.shared.settings;
         let (person, mut invitation) = invite::invite(settings, now, self.room.profile(), booking::check_person(by)?)?;
         let code = invitation.code.clone().ok_or(Error::Unavailable(Fault::Random))?;
-        let messages = settings.text_message(now, &self.appointment, &person, &code)?;
+        let messages = settings.text_message(now, &self.appointment, self.last_use(), &person, &code)?;
         invitation.told(&messages);
         let command = Command::Replace { participant, by: person.id };
         let changes = vec![Change::Replaced { participant, by: Box::new(person) }];
@@ -696,6 +763,13 @@ impl<M: Media, R: Recording> Actor<M, R> {
     fn check(&self, caller: &Caller) -> Result<(), Error> {
         let person = self.person(caller.participant).map_err(|_| Error::Unauthenticated)?;
         if person.session == Some(caller.session) { Ok(()) } else { Err(Error::Unauthenticated) }
+    }
+
+    /// Later than this a code opens nothing.
+    fn last_use(&self) -> Timestamp {
+        let overrun = self.room.is_open().then(|| self.now().wall.saturating_add(OVERRUN).unwrap_or(Timestamp::MAX));
+        let end = self.room.extension_until().unwrap_or(self.room.end());
+        overrun.map_or(end, |overrun| end.max(overrun))
     }
 
     fn person(&self, participant: ParticipantId) -> Result<&Person, Error> {

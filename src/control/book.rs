@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc;
 
 use super::actor::{Actor, Ask};
 use super::invite::invite;
 use super::view::View;
 use super::views::{Booked, Booking, BookingParticipant, Invitation, ReissuedCode, RoomPage, RoomSummary, SlotOffer};
-use super::{Control, Error, Expected, Fault, Media, Recording, Shared, booking, unavailable, webhooks};
+use super::{Control, Error, Expected, Fault, Media, Recording, Shared, WAITING_ASKS, booking, unavailable, webhooks};
 use crate::calendar::{FreeSlot, Occupancy, SlotQuery, Taken};
 use crate::id::{ParticipantId, RoomId};
 use crate::room::ledger::{self, Head};
@@ -23,6 +24,12 @@ const NEXT_SLOTS: usize = 5;
 
 /// How far ahead a refusal looks for free slots.
 const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(60 * 24);
+
+/// How much of that at once: most counters have a place within a week, and a week's bookings are read in no time.
+const LOOK_AT_ONCE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Longest time in which slots are listed; what lies beyond is not looked at.
+const LONGEST_LIST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// Without a calendar, how far apart the times are that a refusal tries: people book by quarters of an hour.
 const TRY_EVERY: SignedDuration = SignedDuration::from_mins(15);
@@ -57,8 +64,15 @@ pub struct SlotSearch {
 pub(super) type Places<'a> = Box<dyn Fn(&[store::Taken]) -> bool + Send + Sync + 'a>;
 
 impl<M: Media, R: Recording> Control<M, R> {
-    /// Books a room. Asked again with the same name, it answers as it did the first time.
+    /// Books a room. Asked again with the same name, it answers as it did the first time. Carried out to its end even if
+    /// the asker goes away.
     pub async fn create_room(&self, booking: Booking, repeatable: Option<Repeatable>) -> Result<Booked, Error> {
+        let control = self.clone();
+        let booked = tokio::spawn(async move { control.create(booking, repeatable).await });
+        booked.await.map_err(|_| Error::Unavailable(Fault::RoomGone))?
+    }
+
+    async fn create(&self, booking: Booking, repeatable: Option<Repeatable>) -> Result<Booked, Error> {
         let shared = &self.shared;
         if shared.closing.load(Ordering::Acquire) {
             return Err(Error::Unavailable(Fault::ShuttingDown));
@@ -96,10 +110,10 @@ impl<M: Media, R: Recording> Control<M, R> {
         let head = line.head();
 
         let mut messages =
-            if settings.webhooks { webhooks::of_lines(now, &room, &appointment, &lines) } else { Vec::new() };
+            if settings.webhooks { webhooks::of_line(now, &room, &appointment, line) } else { Vec::new() };
         for (person, invitation) in appointment.people.iter().zip(&mut invitations) {
             let Some(code) = invitation.code.clone() else { continue };
-            let message = settings.text_message(now, &appointment, person, &code)?;
+            let message = settings.text_message(now, &appointment, appointment.end, person, &code)?;
             invitation.told(&message);
             messages.extend(message);
         }
@@ -125,8 +139,14 @@ impl<M: Media, R: Recording> Control<M, R> {
             answer: answer.as_ref(),
             fits: fits.as_ref().map(|fits| &**fits as store::Fits<'_>),
         };
+        // Before the room is stored, so that whoever finds it there finds its actor too.
+        let (sender, inbox) = mpsc::channel(WAITING_ASKS);
+        shared.rooms.insert(id, sender);
         let kept = shared.store.book(&new).await;
         drop(fits);
+        if !matches!(kept, Ok(store::Booked::Now)) {
+            shared.rooms.remove(&id);
+        }
         match kept.map_err(unavailable)? {
             store::Booked::Now => {}
             store::Booked::Before(answer) => return shared.answered_before(&answer, fingerprint),
@@ -135,8 +155,7 @@ impl<M: Media, R: Recording> Control<M, R> {
         if !messages.is_empty() {
             settings.posted.wake();
         }
-        // Nobody knows the room yet, so nobody can be making an actor for it.
-        self.spawn(id, |inbox| Actor::new(Arc::clone(shared), inbox, room, head, appointment));
+        tokio::spawn(Actor::new(Arc::clone(shared), inbox, room, head, appointment).run());
         Ok(booked)
     }
 
@@ -221,18 +240,26 @@ impl<M, R> Shared<M, R> {
                 Err(error) => error,
             };
         }
-        let search = SlotSearch {
+        let mut search = SlotSearch {
             profile: appointment.profile.name.clone(),
             office: Some(appointment.office.clone()),
             counter: Some(appointment.counter.clone()),
             from,
-            to: from.saturating_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX),
+            to: from.saturating_add(LOOK_AT_ONCE).unwrap_or(Timestamp::MAX),
             limit: NEXT_SLOTS,
         };
-        match self.free_slots(&search).await {
-            Ok(next) => Error::NoPlace { next },
-            Err(error) => error,
+        let last = from.saturating_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
+        let mut next = Vec::new();
+        while next.len() < NEXT_SLOTS && search.from < last {
+            match self.free_slots(&search).await {
+                Ok(found) => next.extend(found),
+                Err(error) => return error,
+            }
+            search.from = search.to;
+            search.to = search.to.saturating_add(LOOK_AT_ONCE).unwrap_or(Timestamp::MAX);
         }
+        next.truncate(NEXT_SLOTS);
+        Error::NoPlace { next }
     }
 
     /// When the node has room for an appointment of this length: without a calendar any time is a slot.
@@ -242,7 +269,7 @@ impl<M, R> Shared<M, R> {
         from: Timestamp,
         length: SignedDuration,
     ) -> Result<Vec<SlotOffer>, Error> {
-        let to = from.saturating_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
+        let to = from.saturating_add(LOOK_AT_ONCE).unwrap_or(Timestamp::MAX);
         let taken = self.store.taken(from, to).await.map_err(unavailable)?;
         let occupancy = Occupancy::new(taken.iter().map(on_counter), self.settings.capacity);
         let mut next = Vec::new();
@@ -272,14 +299,15 @@ impl<M, R> Shared<M, R> {
         let Some(calendar) = &self.settings.calendar else { return Ok(Vec::new()) };
         // What has begun cannot be booked any more.
         let from = search.from.max(self.clock.now().wall);
-        let taken = self.store.taken(from, search.to).await.map_err(unavailable)?;
+        let to = search.to.min(from.saturating_add(LONGEST_LIST).unwrap_or(Timestamp::MAX));
+        let taken = self.store.taken(from, to).await.map_err(unavailable)?;
         let occupancy = Occupancy::new(taken.iter().map(on_counter), self.settings.capacity);
         let query = SlotQuery {
             profile: &search.profile,
             office: search.office.as_deref(),
             counter: search.counter.as_deref(),
             from,
-            to: search.to,
+            to,
         };
         Ok(calendar.free(&query, &occupancy).take(search.limit).map(SlotOffer::from).collect())
     }

@@ -1,5 +1,7 @@
 //! How a booked person gets in: their link and their code, and who sends it.
 
+use jiff::Timestamp;
+
 use super::secrets::{new_code, new_link};
 use super::views::{BookingParticipant, Delivery, Invitation};
 use super::{Error, Fault, Settings};
@@ -58,11 +60,12 @@ impl Invitation {
 
 impl Settings {
     /// The text message that brings someone their code; none if the booking system sends it, or if the person has no
-    /// telephone: their code is then in the answer.
+    /// telephone: their code is then in the answer. It is not tried later than `last_use`, when the code opens nothing.
     pub(super) fn text_message(
         &self,
         now: Now,
         appointment: &Appointment,
+        last_use: Timestamp,
         person: &Person,
         code: &Secret,
     ) -> Result<Vec<NewMessage>, Error> {
@@ -80,8 +83,7 @@ impl Settings {
             participant: Some(person.id),
             subject: "code".to_owned(),
             body: sealed.map_err(|error| Error::Unavailable(Fault::Seal(error)))?,
-            // Later a code opens nothing.
-            give_up: appointment.end,
+            give_up: last_use,
         }])
     }
 }

@@ -38,7 +38,7 @@ pub use crate::room::Place;
 use crate::room::ledger::{Head, Line};
 use crate::room::{Command, Profile, Refusal, Room};
 use crate::sfu::{ConnectError, Sfu};
-use crate::store::{self, Hash, MessageKind, Seal, SealError, SettledText, Store};
+use crate::store::{self, Hash, MessageKind, Seal, SealError, Store};
 pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secret};
 pub use book::{Repeatable, SlotSearch};
 pub use invite::TextMessages;
@@ -183,6 +183,9 @@ pub enum Fault {
     /// The media workers failed.
     #[error("media: {0}")]
     Media(ConnectError),
+    /// The store does not answer.
+    #[error("the database does not answer")]
+    StoreSilent,
     /// The operating system's random generator failed.
     #[error("the operating system gives no random numbers")]
     Random,
@@ -212,23 +215,23 @@ impl<M: Media, R: Recording> Control<M, R> {
         let (loading, closing) = (Mutex::new(()), AtomicBool::new(false));
         let shared = Arc::new(Shared { store, media, recorder, settings, clock, rooms, loading, closing });
         let control = Self { shared };
-        for room in control.shared.store.unfinished().await? {
-            if let Err(error) = control.load(room).await {
-                tracing::error!(%room, cause = ?error, "a room could not be restored");
-            }
-        }
-        control.catch_up().await?;
+        let since = control.shared.clock.now().wall.saturating_sub(UNHEARD).unwrap_or(Timestamp::MIN);
+        control.catch_up(since).await?;
         Ok(control)
     }
 
-    /// Hears of text messages that were settled just before the last run ended, if it could not write that down.
-    async fn catch_up(&self) -> Result<(), StartError> {
-        let since = self.shared.clock.now().wall.saturating_sub(UNHEARD).unwrap_or(Timestamp::MIN);
-        for settled in self.shared.store.settled_texts(since).await? {
-            let room = settled.room;
-            // Told again, it changes nothing.
-            if let Err(error) = self.hear(settled).await {
+    /// Hears of text messages that were settled since then and whose end could not be written down. Told again, it
+    /// changes nothing. Takes up rooms again that have lost their actor.
+    pub async fn catch_up(&self, since: Timestamp) -> Result<(), store::Error> {
+        for (room, id) in self.shared.store.settled_texts(since).await? {
+            if let Err(error) = self.message_settled(room, id).await {
                 tracing::warn!(%room, %error, "a text message's end could not be written down");
+            }
+        }
+        for room in self.shared.store.unfinished().await? {
+            let lives = self.shared.rooms.get(&room).is_some_and(|actor| !actor.is_closed());
+            if !lives && let Err(error) = self.load(room).await {
+                tracing::error!(%room, cause = ?error, "a room could not be restored");
             }
         }
         Ok(())
@@ -252,6 +255,17 @@ impl<M: Media, R: Recording> Control<M, R> {
     ///
     /// What only the node itself may say (that a code was right, that media arrives) is [`Error::Forbidden`].
     pub async fn command(&self, room: RoomId, command: Command, expected: Expected) -> Result<RoomView, Error> {
+        self.command_of(None, room, command, expected).await
+    }
+
+    /// The same for someone with a session, which may have ended since it was looked up.
+    pub async fn command_of(
+        &self,
+        caller: Option<Caller>,
+        room: RoomId,
+        command: Command,
+        expected: Expected,
+    ) -> Result<RoomView, Error> {
         match &command {
             Command::Consent { text_version, .. } if *text_version != self.shared.settings.consent_text_version => {
                 return Err(booking::invalid("text_version", "not the version of the notice that is shown"));
@@ -284,7 +298,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::Restarted
             | Command::Tick => return Err(Error::Forbidden),
         }
-        self.ask(room, |reply| Ask::Command { command, expected, reply }).await
+        self.ask(room, |reply| Ask::Command { caller, command, expected, reply }).await
     }
 
     /// What a join link tells before a code was typed.
@@ -396,13 +410,8 @@ impl<M: Media, R: Recording> Control<M, R> {
     }
 
     /// Writes down what became of a text message that carries a code, unless another has taken its place since.
-    pub async fn message_settled(&self, id: MessageId) -> Result<(), Error> {
-        let Some(settled) = self.shared.store.settled_text(id).await.map_err(unavailable)? else { return Ok(()) };
-        self.hear(settled).await
-    }
-
-    async fn hear(&self, SettledText { room, participant, sent }: SettledText) -> Result<(), Error> {
-        self.ask(room, |reply| Ask::MessageSettled { participant, sent, reply }).await
+    pub async fn message_settled(&self, room: RoomId, id: MessageId) -> Result<(), Error> {
+        self.ask(room, |reply| Ask::MessageSettled { id, reply }).await
     }
 
     /// Ends all media, finishes the originals and stops the rooms' actors. Unfinished rooms go on at the next start.

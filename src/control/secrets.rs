@@ -33,6 +33,16 @@ impl CodeKey {
         Self { codes: hmac::Key::new(hmac::HMAC_SHA256, &bytes), secret: bytes }
     }
 
+    /// A value that tells this key from others, and nothing else of it.
+    pub fn check_value(&self) -> Hash {
+        let tag = hmac::sign(&self.codes, b"sportello: which key is this?");
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        Hash::from_bytes(bytes)
+    }
+
     /// The seal for values of one purpose that wait in the database, under a key of its own.
     pub fn seal(&self, purpose: Purpose) -> Result<Seal, SealError> {
         Seal::derive(&self.secret, purpose)

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::clock::Now;
 use crate::id::{MessageId, ParticipantId, RoomId};
 use crate::room::ledger::Line;
-use crate::room::{Event, Outcome, Phase, PresenceInterval, Role, Room, SuspendReason};
+use crate::room::{Event, Outcome, Person, Phase, Place, PresenceInterval, Role, Room, SuspendReason};
 use crate::store::{Appointment, MessageKind, NewMessage};
 
 /// How long a webhook is tried. Longer keeps a dead receiver's events alive past anyone's interest; shorter loses what
@@ -104,26 +104,33 @@ pub struct ProofParticipant {
     pub attested_beside: Option<ParticipantId>,
 }
 
-/// The webhooks that follow from new ledger lines; `room` is the room after them.
-pub(super) fn of_lines(now: Now, room: &Room, appointment: &Appointment, lines: &[Line]) -> Vec<NewMessage> {
+/// The webhooks that follow from new ledger lines; `before` is the room before them.
+pub(super) fn of_lines(now: Now, before: &Room, appointment: &Appointment, lines: &[Line]) -> Vec<NewMessage> {
+    let mut room = before.clone();
     let mut messages = Vec::new();
     for line in lines {
-        for &kind in kinds(&line.event) {
-            let webhook = webhook(kind, now, room, appointment, line);
-            // Plain data: it always serialises.
-            let Ok(body) = serde_json::to_vec(&webhook) else { continue };
-            messages.push(NewMessage {
-                id: MessageId::new(now.wall),
-                kind: MessageKind::Webhook,
-                room: room.id(),
-                participant: None,
-                subject: kind.to_owned(),
-                body,
-                give_up: tried_until(now.wall),
-            });
-        }
+        room.apply(&line.entry());
+        messages.extend(of_line(now, &room, appointment, line));
     }
     messages
+}
+
+/// The webhooks that follow from one ledger line; `room` is the room after it.
+pub(super) fn of_line(now: Now, room: &Room, appointment: &Appointment, line: &Line) -> Vec<NewMessage> {
+    let message = |kind: &str| {
+        let webhook = webhook(kind, now, room, appointment, line);
+        Some(NewMessage {
+            id: MessageId::new(now.wall),
+            kind: MessageKind::Webhook,
+            room: room.id(),
+            participant: None,
+            subject: kind.to_owned(),
+            // Plain data: it always serialises.
+            body: serde_json::to_vec(&webhook).ok()?,
+            give_up: tried_until(now.wall),
+        })
+    };
+    kinds(&line.event).iter().filter_map(|kind| message(kind)).collect()
 }
 
 /// How long a webhook is tried that is written, or replayed, now.
@@ -190,7 +197,9 @@ fn webhook(kind: &str, now: Now, room: &Room, appointment: &Appointment, line: &
 }
 
 fn proof(now: Now, room: &Room) -> Proof {
-    let participants = room.people().iter();
+    // Whoever was booked and did not come proves nothing.
+    let came = |person: &&Person| person.place() == Place::Inside || person.attested_beside().is_some();
+    let participants = room.people().iter().filter(came);
     Proof {
         participants: participants
             .map(|person| ProofParticipant {

@@ -120,7 +120,7 @@ impl Draft<'_> {
 
     fn message_sent(&mut self, participant: ParticipantId) -> Result<(), Refusal> {
         let person = self.room.person(participant).ok_or(Refusal::UnknownParticipant)?;
-        if !matches!(person.message, Some(MessageState::Sent { .. })) {
+        if !self.room.is_over() && !matches!(person.message, Some(MessageState::Sent { .. })) {
             self.emit(Event::CodeSent { participant });
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Draft<'_> {
 
     fn message_failed(&mut self, participant: ParticipantId) -> Result<(), Refusal> {
         let person = self.room.person(participant).ok_or(Refusal::UnknownParticipant)?;
-        if !matches!(person.message, Some(MessageState::Failed { .. })) {
+        if !self.room.is_over() && !matches!(person.message, Some(MessageState::Failed { .. })) {
             self.emit(Event::CodeNotSent { participant });
         }
         Ok(())

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Transaction};
 
-use super::Error;
+use super::{Error, Hash};
 
 /// Connections that read an SQLite file. Raising it helps only while more requests than that read at once; each
 /// costs a thread.
@@ -26,6 +26,9 @@ const ANSWERS_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 /// How long a delivered message is listed. Longer: more to look at, and the table grows; shorter: a booking system
 /// that lost a week cannot have it replayed.
 const DELIVERED_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+/// Messages that are deleted in one go: more make other writers wait longer.
+const PURGED_AT_ONCE: i64 = 500;
 
 /// The node's database. Clones speak to the same one.
 #[derive(Clone)]
@@ -51,6 +54,15 @@ impl Store {
         sqlx::any::install_default_drivers();
         if is_postgres(place) {
             let pool = AnyPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_WITHIN);
+            let pool = pool.after_connect(|connection: &mut AnyConnection, _| {
+                Box::pin(async move {
+                    // Milliseconds. A statement here takes a few; one that hangs holds a room up, or a lock.
+                    let settings = "SET statement_timeout = 10000; SET lock_timeout = 5000; \
+                                    SET idle_in_transaction_session_timeout = 15000";
+                    sqlx::raw_sql(settings).execute(connection).await?;
+                    Ok(())
+                })
+            });
             let pool = pool.connect(place).await?;
             sqlx::migrate!("src/store/migrations/postgres").run(&pool).await?;
             return Ok(Self { kind: Kind::Postgres, writer: pool.clone(), readers: pool });
@@ -72,11 +84,31 @@ impl Store {
     pub async fn purge(&self, now: Timestamp) -> Result<(), Error> {
         let before = |kept| now.saturating_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
         sqlx::query("DELETE FROM answers WHERE created < $1").bind(before(ANSWERS_KEPT)).execute(&self.writer).await?;
-        sqlx::query("DELETE FROM outbox WHERE state = 'delivered' AND settled < $1")
+        loop {
+            let purged = sqlx::query(
+                "DELETE FROM outbox WHERE position IN (
+                     SELECT position FROM outbox
+                     WHERE settled IS NOT NULL AND settled < $1 AND (state = 'delivered' OR kind = 'sms') LIMIT $2)",
+            )
             .bind(before(DELIVERED_KEPT))
+            .bind(PURGED_AT_ONCE)
             .execute(&self.writer)
             .await?;
-        Ok(())
+            if purged.rows_affected() < PURGED_AT_ONCE.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Binds the database to the key whose check value this is, if it is bound to none; says whether it is this one.
+    /// Under another key no code would match and nothing sealed would open.
+    pub async fn hold_key(&self, check: Hash) -> Result<bool, Error> {
+        sqlx::query("INSERT INTO node (name, value) VALUES ('code key', $1) ON CONFLICT DO NOTHING")
+            .bind(&check.as_bytes()[..])
+            .execute(&self.writer)
+            .await?;
+        let row = sqlx::query("SELECT value FROM node WHERE name = 'code key'").fetch_one(&self.readers).await?;
+        Ok(super::row::hash(&row, "value")? == check)
     }
 
     /// A transaction that writes.

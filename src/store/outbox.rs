@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::row::{blob, count, from_word, maybe_text, parse, text, time, word};
 use super::{Error, Message, MessageKind, MessageState, NewMessage, SettledText, Store};
-use crate::id::MessageId;
+use crate::id::{MessageId, RoomId};
 
 impl Store {
     /// The messages to be sent now: of each lane (a room's webhooks, a person's text messages) the oldest that is not
@@ -122,22 +122,22 @@ impl Store {
     }
 
     /// Text messages that were settled since then, each the last of its person.
-    pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<SettledText>, Error> {
+    pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<(RoomId, MessageId)>, Error> {
         let rows = sqlx::query(
-            "SELECT m.room, m.participant, m.state FROM outbox m
+            "SELECT m.room, m.id FROM outbox m
              WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.settled >= $1
              AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
         )
         .bind(since.as_millisecond())
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(settled_text).collect()
+        rows.iter().map(|row| Ok((parse(row, "room", "room")?, parse(row, "id", "message")?))).collect()
     }
 
     /// How this text message ended; `None`: it has not, or is not its person's last.
     pub async fn settled_text(&self, id: MessageId) -> Result<Option<SettledText>, Error> {
         let row = sqlx::query(
-            "SELECT m.room, m.participant, m.state FROM outbox m
+            "SELECT m.participant, m.state FROM outbox m
              WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.id = $1
              AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
         )
@@ -240,9 +240,5 @@ fn message(row: &AnyRow) -> Result<Message, Error> {
 
 fn settled_text(row: &AnyRow) -> Result<SettledText, Error> {
     let state: MessageState = from_word(row, "state", "message state")?;
-    Ok(SettledText {
-        room: parse(row, "room", "room")?,
-        participant: parse(row, "participant", "participant")?,
-        sent: state == MessageState::Delivered,
-    })
+    Ok(SettledText { participant: parse(row, "participant", "participant")?, sent: state == MessageState::Delivered })
 }

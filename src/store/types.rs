@@ -403,8 +403,6 @@ pub struct StoredOriginal {
 /// How a text message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SettledText {
-    /// The room it is about.
-    pub room: RoomId,
     /// The person it is for.
     pub participant: ParticipantId,
     /// Whether it was sent; otherwise it was given up.

@@ -122,6 +122,7 @@ CREATE TABLE outbox (
 
 CREATE INDEX outbox_pending ON outbox (kind, lane, position) WHERE state = 'pending';
 CREATE INDEX outbox_by_state ON outbox (kind, state, position);
+CREATE INDEX outbox_settled ON outbox (settled) WHERE settled IS NOT NULL;
 CREATE INDEX outbox_by_participant ON outbox (participant) WHERE participant IS NOT NULL;
 
 CREATE TABLE turns (
@@ -130,3 +131,8 @@ CREATE TABLE turns (
 );
 
 INSERT INTO turns (name, turn) VALUES ('booking', 0);
+
+CREATE TABLE node (
+    name  TEXT PRIMARY KEY,
+    value BYTEA NOT NULL
+);

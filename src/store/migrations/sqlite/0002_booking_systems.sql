@@ -5,6 +5,7 @@ UPDATE rooms SET profile_name = json_extract(profile, '$.name');
 ALTER TABLE rooms ADD COLUMN outcome TEXT;
 -- When the room's ledger ended: its sessions lapse some time after.
 ALTER TABLE rooms ADD COLUMN finished INTEGER;
+UPDATE rooms SET finished = ends WHERE phase IN ('closed', 'cancelled', 'expired');
 
 DROP INDEX rooms_by_start;
 CREATE INDEX rooms_by_start ON rooms (starts, id);
@@ -71,6 +72,7 @@ CREATE TABLE outbox (
 
 CREATE INDEX outbox_pending ON outbox (kind, lane, position) WHERE state = 'pending';
 CREATE INDEX outbox_by_state ON outbox (kind, state, position);
+CREATE INDEX outbox_settled ON outbox (settled) WHERE settled IS NOT NULL;
 CREATE INDEX outbox_by_participant ON outbox (participant) WHERE participant IS NOT NULL;
 
 -- Bookings that must not be counted past each other take turns at this row (on PostgreSQL; SQLite has one writer).
@@ -80,3 +82,9 @@ CREATE TABLE turns (
 ) STRICT;
 
 INSERT INTO turns (name, turn) VALUES ('booking', 0);
+
+-- What belongs to the node as a whole: the check value of its key, so that no other key is used on this database.
+CREATE TABLE node (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;
