@@ -301,7 +301,11 @@ async fn a_node_takes_no_more_rooms_at_once_than_its_capacity() {
     accepted(at("2056-01-13T08:07:00Z")).await;
     let next = next_slots(at("2056-01-13T08:36:00Z")).await;
     assert_eq!(starts(&next)[..2], ["2056-01-13T08:51:00Z", "2056-01-13T09:21:00Z"]);
-    accepted(at("2056-01-13T08:37:00Z")).await;
+    for slot in next {
+        assert_eq!(text(&slot["end"]), later(&text(&slot["start"]), 30), "as long as was asked for");
+        accepted(at(&text(&slot["start"]))).await;
+    }
+    accepted(at("2056-01-13T07:37:00Z")).await;
     assert_eq!(free_slots(&server, "profile=delega").await, Vec::<Value>::new());
 }
 
