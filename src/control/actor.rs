@@ -581,13 +581,10 @@ impl<M: Media, R: Recording> Actor<M, R> {
     async fn count_attempts(&mut self) -> Result<(), Error> {
         while let Some(participant) = self.uncounted.pop() {
             let wrong = Command::TryCode { participant, right: false };
-            match self.decide(wrong, Consequences::default()).await {
-                Err(error @ Error::Unavailable(_)) => {
-                    self.uncounted.push(participant);
-                    return Err(error);
-                }
-                // It was refused, as a wrong code is.
-                Ok(()) | Err(_) => {}
+            // Any other refusal is that of a wrong code: it is counted.
+            if let Err(error @ Error::Unavailable(_)) = self.decide(wrong, Consequences::default()).await {
+                self.uncounted.push(participant);
+                return Err(error);
             }
         }
         Ok(())

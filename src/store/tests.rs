@@ -117,6 +117,7 @@ contract! {
     a_text_messages_body_is_erased_once_it_is_settled
     a_new_code_takes_the_place_of_a_text_message_that_waits
     delivered_webhooks_are_forgotten_after_a_month
+    a_database_belongs_to_one_key
 }
 
 struct Kept {
@@ -593,4 +594,11 @@ async fn delivered_webhooks_are_forgotten_after_a_month(kept: &Kept) {
     kept.store.purge(now() + SignedDuration::from_hours(31 * 24)).await.unwrap();
     assert!(kept.store.message(messages[0].id).await.unwrap().is_none());
     assert!(kept.store.message(messages[1].id).await.unwrap().is_some(), "what did not arrive stays");
+}
+
+async fn a_database_belongs_to_one_key(kept: &Kept) {
+    let (own, other) = (Hash::of_token("own"), Hash::of_token("other"));
+    assert!(kept.store.hold_key(own).await.unwrap(), "the first one takes it");
+    assert!(kept.store.hold_key(own).await.unwrap());
+    assert!(!kept.store.hold_key(other).await.unwrap());
 }

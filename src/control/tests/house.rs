@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -241,6 +242,12 @@ impl House {
         }
         eventually("media flows", || self.worker.state(|state| state.flow)).await;
         (booked, callers, connections)
+    }
+
+    /// Another process that holds the database file, like a backup or someone with a tool.
+    pub(super) async fn another_process(&self) -> SqliteConnection {
+        let file = self.folder.path().join("sportello.db");
+        SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap()
     }
 
     /// The recorder acknowledges everything up to now.

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::house::{House, eventually, next_view};
 use super::{FACE_AND_VOICE, kind, refusal};
+use crate::clock::Clock;
 use crate::control::{Error, RecordingState, SessionEvent, SubscriptionEnd};
 use crate::media::{RecordingFault, Source};
 use crate::recording;
-use crate::room::{Command, Outcome, Phase, Refusal, SuspendReason};
+use crate::room::ledger;
+use crate::room::{Command, Entry, Event, Feature, Outcome, Phase, Refusal, SuspendReason};
 use crate::rtp::TapError;
 use crate::sfu;
+use crate::store::Record;
 
 #[tokio::test]
 async fn media_flows_once_everyone_is_seen_heard_and_recorded() {
@@ -148,6 +151,46 @@ async fn while_the_database_fails_nothing_flows_and_nothing_is_decided() {
     let remove = Command::Remove { participant: callers[1].participant };
     assert!(matches!(house.control.command(booked.room.id, remove, None).await, Err(Error::Unavailable(_))));
     assert!(!house.control.session_view(&callers[0]).await.unwrap().flow);
+}
+
+#[tokio::test]
+async fn media_stops_while_a_write_hangs_and_goes_on_when_it_is_done() {
+    let house = House::new().await;
+    let (booked, _, _) = house.go_live().await;
+    let mut other = house.another_process().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let (control, room) = (house.control.clone(), booked.room.id);
+    let chat = Command::SetFeature { feature: Feature::Chat, on: true };
+    let asked = tokio::spawn(async move { control.command(room, chat, None).await });
+    eventually("media stops, since nothing is heard of the room", || !house.worker.state(|state| state.flow)).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    asked.await.unwrap().unwrap();
+    eventually("media flows again", || {
+        house.acknowledge();
+        house.worker.state(|state| state.flow)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_takes_in_what_it_wrote_without_hearing_of_it() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let room = booked.room.id;
+    // Whatever is due is written before a question is answered.
+    house.control.room(room).await.unwrap();
+    let head = house.store.ledger(room).await.unwrap().last().unwrap().head();
+    // As if the acknowledgement of this write had been lost.
+    let event = Event::FeatureSet { feature: Feature::Documents, on: true };
+    let lines = [ledger::chain(&head, &Entry::at(Clock::new().now(), event))];
+    let (phase, at) = (Phase::Waiting, super::house::wall());
+    let lost = Record { room, lines: &lines, phase, outcome: None, changes: &[], messages: &[], fits: None, at };
+    house.store.record(&lost).await.unwrap();
+    let chat = Command::SetFeature { feature: Feature::Chat, on: true };
+    assert!(matches!(house.control.command(room, chat.clone(), None).await, Err(Error::Unavailable(_))));
+    house.does(room, chat).await;
+    let kinds: Vec<_> = house.control.ledger(room).await.unwrap().iter().map(kind).collect();
+    assert_eq!(kinds[kinds.len() - 2..], ["feature_set", "feature_set"]);
 }
 
 #[tokio::test]

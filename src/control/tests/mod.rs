@@ -125,6 +125,25 @@ async fn a_link_tells_no_names() {
 }
 
 #[tokio::test]
+async fn a_wrong_code_that_the_database_cannot_count_is_counted_before_the_next_is_compared() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let invitation = &booked.participants[1];
+    let (link, code) = (invitation.join_token.expose(), invitation.code.as_ref().unwrap().expose());
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    let mut disk = house.another_process().await;
+    let full = "CREATE TRIGGER full BEFORE INSERT ON ledger BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    sqlx::raw_sql(full).execute(&mut disk).await.unwrap();
+    assert!(matches!(house.control.enter_code(link, wrong, false).await, Err(Error::Unavailable(_))));
+    for _ in 0..8 {
+        let tried = house.control.enter_code(link, wrong, false).await;
+        assert!(matches!(tried, Err(Error::Unavailable(_))), "not compared: {tried:?}");
+    }
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut disk).await.unwrap();
+    assert_eq!(refusal(house.control.enter_code(link, wrong, false).await), Refusal::WrongCode(3), "both are counted");
+}
+
+#[tokio::test]
 async fn a_second_device_takes_over_only_when_the_person_says_so_and_then_ends_the_first() {
     let house = House::new().await;
     let booked = house.book().await;

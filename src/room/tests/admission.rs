@@ -166,12 +166,17 @@ fn what_became_of_the_message_with_the_code_is_kept_until_a_new_code_is_issued()
     assert_eq!(world.ok(Command::MessageSent { participant }).events, [], "twice is once");
     world.ok(Command::ReissueCode { participant });
     assert_eq!(message(&world), None);
-    world.ok(Command::Cancel);
     assert_eq!(world.ok(Command::MessageFailed { participant }).events, [Event::CodeNotSent { participant }]);
     assert_eq!(message(&world), Some(MessageState::Failed { at: world.now.wall }));
     let stranger = crate::id::ParticipantId::new(world.now.wall);
     assert_eq!(world.refused(Command::MessageSent { participant: stranger }), Refusal::UnknownParticipant);
     assert_eq!(world.refused(Command::MessageFailed { participant: stranger }), Refusal::UnknownParticipant);
+    world.ok(Command::Cancel);
+    assert_eq!(
+        world.ok(Command::MessageSent { participant }).events,
+        [],
+        "nothing is added to a ledger that has ended"
+    );
 }
 
 #[test]
