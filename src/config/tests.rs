@@ -97,7 +97,7 @@ fn the_file_says_where_a_wrong_value_stands() {
 #[test]
 fn profiles_of_the_folder_join_and_replace_the_built_in_ones() {
     let folder = tempfile::tempdir().unwrap();
-    let delega = include_str!("../config/profiles/delega.toml");
+    let delega = include_str!("../../config/profiles/delega.toml");
     std::fs::write(folder.path().join("a.toml"), delega.replace("\"delega\"", "\"procura\"")).unwrap();
     std::fs::write(folder.path().join("b.toml"), delega).unwrap();
     let sources = Sources::new(None).with("rooms.profiles", &folder.path().display().to_string());
@@ -114,7 +114,7 @@ fn a_wrong_calendar_is_a_problem_that_names_its_file_its_key_and_what_is_allowed
     let sources = Sources::new(None).with("rooms.calendar", &file.display().to_string());
     let problems = || sources.read().unwrap().calendar().unwrap_err().to_string();
     assert!(problems().contains("hours.toml"), "{}", problems());
-    let shipped = include_str!("../config/calendar.toml");
+    let shipped = include_str!("../../config/calendar.toml");
     std::fs::write(&file, shipped.replacen("\"delega\"", "\"delgea\"", 1)).unwrap();
     let text = problems();
     for expected in ["rooms.calendar (", "opening[0].profile = \"delgea\"", "one of delega, videochiamata"] {

@@ -240,8 +240,8 @@ async fn slots_are_told_to_their_receiver_alone_and_again_to_who_subscribes_late
     next_view(&mut other).await;
     let slot = sfu::Slot { mid: "3".into(), participant: callers[0].participant, source: Source::Camera };
     house.worker.says(sfu::Fact::Slots { connection: connections[1], slots: vec![slot] }).await;
-    house.does(callers[0].room, Command::SetFeature { feature: crate::room::Feature::Documents, on: true }).await;
-    house.sees(&callers[0], "the feature", |view| view.features.contains(&crate::room::Feature::Documents)).await;
+    house.does(callers[0].room, Command::SetFeature { feature: Feature::Documents, on: true }).await;
+    house.sees(&callers[0], "the feature", |view| view.features.contains(&Feature::Documents)).await;
     let mut own = house.control.subscribe(&callers[1]).await.unwrap();
     next_view(&mut own).await;
     let message = own.next().await.unwrap();
