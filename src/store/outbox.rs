@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::row::{blob, count, from_word, maybe_text, parse, text, time, word};
 use super::{Error, Message, MessageKind, MessageState, NewMessage, SettledText, Store};
-use crate::id::{MessageId, RoomId};
+use crate::id::{MessageId, ParticipantId, RoomId};
 
 impl Store {
     /// The messages to be sent now: of each lane (a room's webhooks, a person's text messages) the oldest that is not
@@ -125,7 +125,7 @@ impl Store {
     pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<(RoomId, MessageId)>, Error> {
         let rows = sqlx::query(
             "SELECT m.room, m.id FROM outbox m
-             WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.settled >= $1
+             WHERE m.kind = 'sms' AND m.state <> 'pending' AND coalesce(m.last_error, '') <> 'superseded' AND m.settled >= $1
              AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
         )
         .bind(since.as_millisecond())
@@ -138,7 +138,7 @@ impl Store {
     pub async fn settled_text(&self, id: MessageId) -> Result<Option<SettledText>, Error> {
         let row = sqlx::query(
             "SELECT m.participant, m.state FROM outbox m
-             WHERE m.kind = 'sms' AND m.state <> 'pending' AND m.id = $1
+             WHERE m.kind = 'sms' AND m.state <> 'pending' AND coalesce(m.last_error, '') <> 'superseded' AND m.id = $1
              AND NOT EXISTS (SELECT 1 FROM outbox l WHERE l.participant = m.participant AND l.position > m.position)",
         )
         .bind(id.to_string())
@@ -157,22 +157,52 @@ impl Store {
     }
 }
 
+/// Whose text messages.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    /// Everyone's in a room.
+    Room(RoomId),
+    /// One person's.
+    Person(ParticipantId),
+}
+
+/// Takes back the text messages that still wait: their codes open nothing any more.
+pub(super) async fn withdraw(tx: &mut AnyConnection, whose: Whose, at: Timestamp) -> Result<(), Error> {
+    let (room, participant) = match whose {
+        Whose::Room(room) => (room.to_string(), String::new()),
+        Whose::Person(participant) => (String::new(), participant.to_string()),
+    };
+    sqlx::query(
+        "UPDATE outbox SET state = 'parked', settled = $1, body = $2, last_error = 'superseded'
+         WHERE kind = 'sms' AND state = 'pending' AND (room = $3 OR participant = $4)",
+    )
+    .bind(at.as_millisecond())
+    .bind(Vec::new())
+    .bind(room)
+    .bind(participant)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A room was moved: its codes, in the text messages that still wait, are of use until its new end.
+pub(super) async fn prolong(tx: &mut AnyConnection, room: RoomId, end: Timestamp) -> Result<(), Error> {
+    sqlx::query("UPDATE outbox SET give_up = $1 WHERE kind = 'sms' AND state = 'pending' AND room = $2")
+        .bind(end.as_millisecond())
+        .bind(room.to_string())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 /// Writes messages in the order given. A new text message takes the place of a person's earlier one that still waits:
 /// its code is void.
 pub(super) async fn post(tx: &mut AnyConnection, messages: &[NewMessage], at: Timestamp) -> Result<(), Error> {
     for new in messages {
         let room = new.room.to_string();
         let participant = new.participant.map(|id| id.to_string());
-        if let (MessageKind::Sms, Some(participant)) = (new.kind, &participant) {
-            sqlx::query(
-                "UPDATE outbox SET state = 'parked', settled = $1, body = $2, last_error = 'superseded'
-                 WHERE kind = 'sms' AND participant = $3 AND state = 'pending'",
-            )
-            .bind(at.as_millisecond())
-            .bind(Vec::new())
-            .bind(participant)
-            .execute(&mut *tx)
-            .await?;
+        if let (MessageKind::Sms, Some(participant)) = (new.kind, new.participant) {
+            withdraw(tx, Whose::Person(participant), at).await?;
         }
         let lane = match new.kind {
             MessageKind::Webhook => room.clone(),

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::access::{end_session, start_session};
+use super::outbox::Whose;
 use super::row::{
     count, from_json, from_word, hash, integer, json, maybe_hash, maybe_text, maybe_word, parse, text, time, word,
 };
@@ -105,6 +106,9 @@ impl Store {
         for change in record.changes {
             self.apply(&mut tx, record, change).await?;
         }
+        if finished.is_some() {
+            outbox::withdraw(&mut tx, Whose::Room(record.room), record.at).await?;
+        }
         outbox::post(&mut tx, record.messages, record.at).await?;
         Ok(tx.commit().await?)
     }
@@ -122,8 +126,9 @@ impl Store {
                     .bind(start.as_millisecond())
                     .bind(end.as_millisecond())
                     .bind(room)
-                    .execute(tx)
+                    .execute(&mut *tx)
                     .await?;
+                outbox::prolong(tx, record.room, *end).await?;
             }
             Change::Code { participant, code } => {
                 sqlx::query("UPDATE participants SET code = $1 WHERE id = $2 AND room = $3")
@@ -137,7 +142,10 @@ impl Store {
                 start_session(tx, *participant, *token, record.at).await?;
             }
             Change::SessionEnded { participant } => end_session(tx, *participant, record.at).await?,
-            Change::Replaced { participant, by } => replace(tx, &room, *participant, by, record.at).await?,
+            Change::Replaced { participant, by } => {
+                outbox::withdraw(tx, Whose::Person(*participant), record.at).await?;
+                replace(tx, &room, *participant, by, record.at).await?;
+            }
         }
         Ok(())
     }

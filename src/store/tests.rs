@@ -116,6 +116,7 @@ contract! {
     a_webhook_is_replayed_before_the_later_ones_of_its_room
     a_text_messages_body_is_erased_once_it_is_settled
     a_new_code_takes_the_place_of_a_text_message_that_waits
+    text_messages_that_wait_follow_their_room
     delivered_webhooks_are_forgotten_after_a_month
     a_database_belongs_to_one_key
 }
@@ -582,6 +583,24 @@ async fn a_new_code_takes_the_place_of_a_text_message_that_waits(kept: &Kept) {
     assert_eq!(due.iter().map(|message| message.id).collect::<Vec<_>>(), [new.id]);
     let old = kept.store.message(old.id).await.unwrap().unwrap();
     assert_eq!((old.state, old.body.len(), old.last_error.as_deref()), (MessageState::Parked, 0, Some("superseded")));
+}
+
+async fn text_messages_that_wait_follow_their_room(kept: &Kept) {
+    let (moved, replaced) = (kept.message(MessageKind::Sms, "code"), kept.message(MessageKind::Sms, "code"));
+    let state = async |id| {
+        let message = kept.store.message(id).await.unwrap().unwrap();
+        (message.state, message.give_up, message.body.len())
+    };
+    kept.post(std::slice::from_ref(&moved)).await;
+    let (start, end) = (now() + SignedDuration::from_hours(240), now() + SignedDuration::from_hours(241));
+    kept.record(&[], &[Change::Times { start, end }]).await.unwrap();
+    assert_eq!(state(moved.id).await, (MessageState::Pending, end, 2), "the code is of use until the new end");
+    let (participant, by) = (kept.appointment.people[0].id, Box::new(person(Role::Operator)));
+    kept.record(&[], &[Change::Replaced { participant, by }]).await.unwrap();
+    assert_eq!(state(moved.id).await, (MessageState::Parked, end, 0), "whose it was does not come any more");
+    kept.post(std::slice::from_ref(&replaced)).await;
+    kept.record_in(Phase::Cancelled, &[Event::Cancelled], &[], &[], now()).await.unwrap();
+    assert_eq!(state(replaced.id).await.0, MessageState::Parked, "nobody comes any more");
 }
 
 async fn delivered_webhooks_are_forgotten_after_a_month(kept: &Kept) {
