@@ -51,7 +51,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
             .map(|axum::extract::Query(value)| Self(value))
             // What was found is cut out, as with bodies.
             .map_err(|error| match std::error::Error::source(&error).map(ToString::to_string) {
-                Some(message) => Problem::new(Kind::INVALID_FIELD).detail(without_values(&message)),
+                Some(message) => {
+                    let problem = Problem::new(Kind::INVALID_FIELD).detail(without_values(&message));
+                    // The message begins with the parameter's name, which may be anything if it is not one of ours.
+                    match message.split_once(": ") {
+                        Some((field, _)) if is_name(field) => problem.field(field),
+                        _ => problem,
+                    }
+                }
                 None => Problem::new(Kind::INVALID_FIELD).detail("the query cannot be read"),
             })
     }
@@ -95,6 +102,11 @@ fn json_problem(error: &serde_json::Error) -> Problem {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let detail = if shown.ends_with(&place) { shown.to_owned() } else { format!("{shown}{place}") };
     Problem::new(Kind::INVALID_FIELD).detail(detail)
+}
+
+/// A parameter as ours are named.
+fn is_name(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 fn without_values(message: &str) -> &str {

@@ -170,6 +170,12 @@ impl Problem {
         self
     }
 
+    /// Says which field is wrong.
+    #[must_use]
+    pub fn field(self, field: &str) -> Self {
+        self.with(|document| document.field = Some(field.to_owned()))
+    }
+
     fn with(mut self, fill: impl FnOnce(&mut Document)) -> Self {
         fill(&mut self.document);
         self

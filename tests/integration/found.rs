@@ -153,6 +153,8 @@ async fn a_list_that_cannot_be_made_is_refused_with_the_parameter() {
     {
         refused(ask(wrong), 422, "invalid-field").await;
     }
+    let problem = refused(ask("phase=over"), 422, "invalid-field").await;
+    assert_eq!(problem["field"], "phase", "{problem}");
     server.is_well().await;
 }
 
