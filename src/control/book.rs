@@ -92,10 +92,12 @@ impl<M: Media, R: Recording> Control<M, R> {
         let Booking { office, counter, reason, reference, start, end, participants, .. } = booking;
         let mut people = Vec::with_capacity(participants.len());
         let mut invitations = Vec::with_capacity(participants.len());
+        let mut codes = Vec::with_capacity(participants.len());
         for guest in participants {
-            let (person, invitation) = invite(settings, now, profile, guest)?;
+            let (person, invitation, code) = invite(settings, now, profile, guest)?;
             people.push(person);
             invitations.push(invitation);
+            codes.push(code);
         }
         let roles = people.iter().map(|person| (person.id, person.role)).collect();
         let asked = room::Appointment { room: id, start, end, participants: roles };
@@ -103,16 +105,14 @@ impl<M: Media, R: Recording> Control<M, R> {
         let entry = Entry::at(now, event);
         let appointment =
             Appointment { id, profile: profile.clone(), office, counter, reason, reference, start, end, people };
-        let room = Room::replay(&Arc::new(profile.clone()), [&entry])
-            .map_err(|_| Error::Unavailable(Fault::Store(store::Error::Corrupt("booking"))))?;
+        let room = Room::replay(&Arc::new(profile.clone()), [&entry]).map_err(|_| corrupt("booking"))?;
         let lines = [ledger::chain(&Head::empty(), &entry)];
         let [line] = &lines;
         let head = line.head();
 
         let mut messages =
             if settings.webhooks { webhooks::of_line(now, &room, &appointment, line) } else { Vec::new() };
-        for (person, invitation) in appointment.people.iter().zip(&mut invitations) {
-            let Some(code) = invitation.code.clone() else { continue };
+        for ((person, invitation), code) in appointment.people.iter().zip(&mut invitations).zip(codes) {
             let message = settings.text_message(now, &appointment, appointment.end, person, &code)?;
             invitation.told(&message);
             messages.extend(message);
@@ -314,7 +314,7 @@ impl<M, R> Shared<M, R> {
 
     fn keep(&self, repeatable: Repeatable, fingerprint: Hash, booked: &Booked) -> Result<Answer, Error> {
         let Repeatable { caller, key } = repeatable;
-        let clear = serde_json::to_vec(booked).map_err(|_| Error::Unavailable(Fault::Random))?;
+        let clear = serde_json::to_vec(booked).map_err(|_| corrupt("answer"))?;
         let sealed = self.settings.answers.seal(context(&caller, &key).as_bytes(), &clear);
         let sealed = sealed.map_err(|error| Error::Unavailable(Fault::Seal(error)))?;
         Ok(Answer { caller, key, fingerprint, sealed })
@@ -326,8 +326,7 @@ impl<M, R> Shared<M, R> {
         }
         let clear = self.settings.answers.open(context(&answer.caller, &answer.key).as_bytes(), &answer.sealed);
         let clear = clear.map_err(|error| Error::Unavailable(Fault::Seal(error)))?;
-        serde_json::from_slice(&clear)
-            .map_err(|_| Error::Unavailable(Fault::Store(store::Error::Corrupt("kept answer"))))
+        serde_json::from_slice(&clear).map_err(|_| corrupt("kept answer"))
     }
 }
 
@@ -357,8 +356,12 @@ fn times(changes: &[Change]) -> Option<(Timestamp, Timestamp)> {
 
 /// What the request asks for, whatever white space and order of members it was written with.
 fn fingerprint(booking: &Booking) -> Result<Hash, Error> {
-    let text = serde_json::to_string(booking).map_err(|_| Error::Unavailable(Fault::Random))?;
+    let text = serde_json::to_string(booking).map_err(|_| corrupt("booking"))?;
     Ok(Hash::of_token(&text))
+}
+
+fn corrupt(what: &'static str) -> Error {
+    unavailable(store::Error::Corrupt(what))
 }
 
 /// Binds a kept answer to its row.

@@ -20,13 +20,13 @@ pub struct TextMessages {
     pub language: Language,
 }
 
-/// Makes someone's link and code.
+/// Makes someone's link and code; the code also by itself, for the message that may carry it.
 pub(super) fn invite(
     settings: &Settings,
     now: Now,
     profile: &Profile,
     guest: BookingParticipant,
-) -> Result<(Person, Invitation), Error> {
+) -> Result<(Person, Invitation, Secret), Error> {
     let id = ParticipantId::new(now.wall);
     let code = new_code(profile.code_digits).map_err(Error::Unavailable)?;
     let join_token = new_link().map_err(Error::Unavailable)?;
@@ -43,9 +43,16 @@ pub(super) fn invite(
         code: settings.code_key.hash(id, code.expose()),
         session: None,
     };
-    let invitation =
-        Invitation { id, role: guest.role, name: guest.name, join_token, join_url, code: Some(code), message: None };
-    Ok((person, invitation))
+    let invitation = Invitation {
+        id,
+        role: guest.role,
+        name: guest.name,
+        join_token,
+        join_url,
+        code: Some(code.clone()),
+        message: None,
+    };
+    Ok((person, invitation, code))
 }
 
 impl Invitation {

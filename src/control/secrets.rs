@@ -35,12 +35,7 @@ impl CodeKey {
 
     /// A value that tells this key from others, and nothing else of it.
     pub fn check_value(&self) -> Hash {
-        let tag = hmac::sign(&self.codes, b"sportello: which key is this?");
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
-            *to = *from;
-        }
-        Hash::from_bytes(bytes)
+        self.tag(b"sportello: which key is this?")
     }
 
     /// The seal for values of one purpose that wait in the database, under a key of its own.
@@ -62,7 +57,11 @@ impl CodeKey {
 
     /// The keyed hash that is stored in the place of `participant`'s code.
     pub(super) fn hash(&self, participant: ParticipantId, code: &str) -> Hash {
-        let tag = hmac::sign(&self.codes, &message(participant, code));
+        self.tag(&message(participant, code))
+    }
+
+    fn tag(&self, message: &[u8]) -> Hash {
+        let tag = hmac::sign(&self.codes, message);
         let mut bytes = [0; 32];
         for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
             *to = *from;

@@ -106,8 +106,12 @@ pub struct ProofParticipant {
 
 /// The webhooks that follow from new ledger lines; `before` is the room before them.
 pub(super) fn of_lines(now: Now, before: &Room, appointment: &Appointment, lines: &[Line]) -> Vec<NewMessage> {
-    let mut room = before.clone();
     let mut messages = Vec::new();
+    // Most lines tell of media, and of those nobody is told.
+    if lines.iter().all(|line| kinds(&line.event).is_empty()) {
+        return messages;
+    }
+    let mut room = before.clone();
     for line in lines {
         room.apply(&line.entry());
         messages.extend(of_line(now, &room, appointment, line));

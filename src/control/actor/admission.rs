@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::seam::{Media, Recording};
 use super::super::secrets::{new_code, new_session};
 use super::super::views::{BookingParticipant, Caller, Connection, Delivery, Invitation, ReissuedCode, Session};
-use super::super::{Error, Expected, Fault, booking, invite, unavailable};
+use super::super::{Error, Expected, booking, invite, unavailable};
 use super::{Actor, Consequences};
 use crate::id::{ConnectionId, MessageId, ParticipantId};
 use crate::room::Command;
@@ -107,8 +107,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
         let now = self.now();
         let settings = &self.shared.settings;
-        let (person, mut invitation) = invite::invite(settings, now, self.room.profile(), booking::check_person(by)?)?;
-        let code = invitation.code.clone().ok_or(Error::Unavailable(Fault::Random))?;
+        let (person, mut invitation, code) =
+            invite::invite(settings, now, self.room.profile(), booking::check_person(by)?)?;
         let messages = settings.text_message(now, &self.appointment, self.last_use(), &person, &code)?;
         invitation.told(&messages);
         let command = Command::Replace { participant, by: person.id };
