@@ -21,12 +21,13 @@
 //! | part | what it is | uses |
 //! |---|---|---|
 //! | [`clock`], [`id`], [`media`] | the vocabulary; only `clock` reads time | nothing |
+//! | [`audit`] | the chain of who looked at which recording: pure | vocabulary |
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
-//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
+//! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
 //! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
@@ -40,6 +41,7 @@
 //! `use crate::` lines and holds this table true.
 
 pub mod api;
+pub mod audit;
 pub mod calendar;
 pub mod clock;
 pub mod config;
