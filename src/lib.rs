@@ -23,10 +23,11 @@
 //! | [`clock`], [`id`], [`media`] | the vocabulary; only `clock` reads time | nothing |
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
+//! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
-//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
-//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
+//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp`, `vault` |
+//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
 //! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
@@ -55,4 +56,5 @@ pub mod rtp;
 pub mod sfu;
 pub mod store;
 pub mod telemetry;
+pub mod vault;
 pub mod web;
