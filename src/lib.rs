@@ -27,14 +27,9 @@
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
-<<<<<<< HEAD
-//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
-//! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
-//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
-=======
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
+//! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
 //! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
->>>>>>> main
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
 //! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
