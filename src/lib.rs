@@ -3,10 +3,11 @@
 //!
 //! # The two ways of a packet
 //! ```text
-//! socket ─recv batch→ demux → peer(Rtc) ─→ forward ─→ peer(Rtc) → send batch ─→ socket    one thread, one room never leaves it
-//!                                   │
-//!                                   └─tap (bounded, fails closed)→ recorder → timeline → webm → chain → file → ack    recorder threads
+//! socket ─recv batch→ demux → ingress (open) ─→ forward ─→ egress (seal) → send batch ─→ socket    one thread, one room never leaves it
+//!                                       │
+//!                                       └─tap (bounded, fails closed)→ recorder → timeline → webm → chain → file → ack    recorder threads
 //! ```
+//! STUN and DTLS go another way, to `str0m`, which has the sessions' SDP, ICE and keys and never sees a packet of media.
 //! From socket to socket a packet stays on one thread of [`sfu`] and meets no lock. From socket to WebM it goes through
 //! the room's [`rtp::Tap`] to [`recording`], and the acknowledgement comes back the same way: media flows only while
 //! the tap's last second is on disk.
@@ -25,7 +26,7 @@
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
-//! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
+//! | [`rtp`] | packets and the tap; headers, SRTP, RTCP, repairs, reports, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
 //! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |

@@ -4,7 +4,7 @@
 //! session. `str0m` never sees it: two that seal with the same keys would use the same index twice.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use str0m::config::{CryptoProvider, DtlsCert};
@@ -46,7 +46,15 @@ thread_local! {
 
 /// `str0m`'s cryptography with the wrapped DTLS.
 pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { dtls_provider: &Tapping, ..str0m::crypto::from_feature_flags() }
+    static OWN: OnceLock<Tapping> = OnceLock::new();
+    let crypto = str0m::crypto::from_feature_flags();
+    CryptoProvider { dtls_provider: OWN.get_or_init(|| Tapping(crypto.dtls_provider)), ..crypto }
+}
+
+/// The same around another DTLS, which lives as long as the test.
+#[cfg(test)]
+pub(super) fn tapping(dtls: &'static dyn DtlsProvider) -> CryptoProvider {
+    CryptoProvider { dtls_provider: Box::leak(Box::new(Tapping(dtls))), ..str0m::crypto::from_feature_flags() }
 }
 
 /// Makes a session with [`provider`] and returns it with its mailbox.
@@ -57,11 +65,11 @@ pub(super) fn with_mailbox<T>(make: impl FnOnce() -> T) -> (T, Mailbox) {
 }
 
 #[derive(Debug)]
-struct Tapping;
+struct Tapping(&'static dyn DtlsProvider);
 
 impl DtlsProvider for Tapping {
     fn generate_certificate(&self) -> Option<DtlsCert> {
-        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+        self.0.generate_certificate()
     }
 
     fn new_dtls(
@@ -71,7 +79,7 @@ impl DtlsProvider for Tapping {
         dtls_version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let inner = str0m::crypto::from_feature_flags().dtls_provider.new_dtls(cert, now, dtls_version, mtu)?;
+        let inner = self.0.new_dtls(cert, now, dtls_version, mtu)?;
         let mailbox = Mailbox::default();
         NEWEST.set(Some(mailbox.clone()));
         Ok(Box::new(Tapped { inner, mailbox, now }))

@@ -9,6 +9,8 @@ mod egress;
 mod forward;
 mod ingress;
 mod keys;
+#[doc(hidden)]
+pub mod measure;
 mod media;
 mod meters;
 mod negotiated;
@@ -342,5 +344,8 @@ fn certificate() -> Option<DtlsCert> {
     str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
 }
 
+#[cfg(test)]
+#[path = "conformance/tests.rs"]
+mod conformance;
 #[cfg(test)]
 mod tests;

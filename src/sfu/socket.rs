@@ -45,13 +45,13 @@ impl Socket {
                 tracing::warn!(%error, way, wanted = KERNEL_BUFFER, "the kernel did not take the socket buffer's size");
             }
         }
-        let granted = state.recv_buffer_size(UdpSockRef::from(&io))?;
-        if granted < KERNEL_BUFFER {
-            tracing::warn!(
-                granted,
-                wanted = KERNEL_BUFFER,
-                "the system caps the receive buffer: raise net.core.rmem_max"
-            );
+        for (granted, limit) in [
+            (state.recv_buffer_size(UdpSockRef::from(&io))?, "net.core.rmem_max"),
+            (state.send_buffer_size(UdpSockRef::from(&io))?, "net.core.wmem_max"),
+        ] {
+            if granted < KERNEL_BUFFER {
+                tracing::warn!(granted, wanted = KERNEL_BUFFER, "the system caps a socket buffer: raise {limit}");
+            }
         }
         Ok(Self { io, state, outgoing: Outgoing::default() })
     }
@@ -124,6 +124,22 @@ impl Socket {
         }
         self.outgoing.clear();
         lost
+    }
+
+    /// Lets the batch go unsent, for benches.
+    pub(super) fn discard(&mut self) {
+        self.outgoing.clear();
+    }
+
+    /// Takes the batch instead of sending it.
+    #[cfg(test)]
+    pub(super) fn take_outgoing(&mut self) -> Vec<(Route, Vec<u8>)> {
+        let cut = |run: &Run| -> Vec<_> {
+            run.bytes.chunks(run.segment.max(1)).map(|datagram| (run.route, datagram.to_vec())).collect()
+        };
+        let datagrams = self.outgoing.runs.iter().flat_map(cut).collect();
+        self.outgoing.clear();
+        datagrams
     }
 }
 
