@@ -267,7 +267,12 @@ impl Server {
 
     /// A `delega` room with its operator inside; gives the room and the operator's session.
     pub(crate) async fn open_room(&self) -> (Booked, String) {
-        let booked = self.book(&delega()).await;
+        self.book_and_open(&delega()).await
+    }
+
+    /// The same with a booking of the test's own.
+    pub(crate) async fn book_and_open(&self, booking: &Value) -> (Booked, String) {
+        let booked = self.book(booking).await;
         let operator = self.enter(booked.invitation("operator")).await;
         self.order(&format!("/v1/rooms/{}/open", booked.room), &operator).await;
         (booked, operator)

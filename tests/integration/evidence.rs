@@ -1,0 +1,6 @@
+//! The recording is evidence: the real binary records media that carries its numbers, and what is in the files is held
+//! against what was sent. Networks lose, clocks jump, and the process is killed.
+
+mod clean;
+mod meeting;
+mod recorded;
