@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::net::{Protocol, Receive};
 use str0m::{Input, Rtc};
@@ -92,23 +92,30 @@ pub(crate) struct Wire {
     pub(crate) local: SocketAddr,
     up: Road,
     down: Road,
-    connected: bool,
+    good_for: Duration,
+    /// When the network turns bad; `None` before the connection stands.
+    bad_from: Option<Instant>,
 }
 
 impl Wire {
     pub(crate) fn new(socket: UdpSocket, local: SocketAddr, network: Network) -> Self {
-        let Network { seed, up, down } = network;
-        Self { socket, local, up: Road::new(up, seed), down: Road::new(down, !seed), connected: false }
+        let Network { seed, good_for, up, down } = network;
+        let (up, down) = (Road::new(up, seed), Road::new(down, !seed));
+        Self { socket, local, up, down, good_for, bad_from: None }
     }
 
-    /// From here on the network is as bad as it is.
+    /// The connection stands.
     pub(crate) fn connected(&mut self) {
-        self.connected = true;
+        self.bad_from = Some(Instant::now() + self.good_for);
+    }
+
+    fn is_bad(&self) -> bool {
+        self.bad_from.is_some_and(|from| Instant::now() >= from)
     }
 
     /// Sends a datagram on its way.
     pub(crate) async fn send(&mut self, bytes: &[u8], to: SocketAddr) {
-        if self.connected && !self.up.is_clear() {
+        if !self.up.is_clear() && self.is_bad() {
             self.up.enter(Instant::now(), bytes, to);
             self.send_due().await;
         } else {
@@ -134,7 +141,7 @@ impl Wire {
             },
             None => self.socket.recv_from(datagram).await?,
         };
-        if !self.connected || self.down.is_clear() {
+        if self.down.is_clear() || !self.is_bad() {
             return Ok(Some((length, from)));
         }
         self.down.enter(Instant::now(), datagram.get(..length).unwrap_or_default(), from);

@@ -5,11 +5,13 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What happens to datagrams between a client and its server, from when the connection stands.
+/// What happens to datagrams between a client and its server.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Network {
     /// Where the dice begin.
     pub seed: u64,
+    /// How long after the connection stands the network turns bad.
+    pub good_for: Duration,
     /// From the client to the server.
     pub up: Way,
     /// From the server to the client.

@@ -2,5 +2,10 @@
 //! against what was sent. Networks lose, clocks jump, and the process is killed.
 
 mod clean;
+mod clocks;
+mod damage;
+mod kills;
+mod lossy;
 mod meeting;
+mod presence;
 mod recorded;

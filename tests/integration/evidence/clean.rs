@@ -5,19 +5,17 @@ use std::time::Duration;
 use loadtest::client::Habits;
 use loadtest::numbered::Kind;
 
-use super::meeting::{Meeting, ROLES};
-use super::recorded::{decodes, verifies};
+use super::meeting::{Meeting, ROLES, Setup};
+use super::recorded::{decodes, first_lateness_ms, verifies};
 
-/// How far a block's time may be from its sender's reports.
+/// How far a block's time may be from that of its sender's reports.
 const EXACT_MS: f64 = 5.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_that_was_sent_is_in_the_originals_in_order_and_at_its_time() {
-    let mut meeting = Meeting::is_live(&[], |_| Habits::default()).await;
+    let mut meeting = Meeting::is_live(Setup::default(), |_| Habits::default()).await;
     tokio::time::sleep(Duration::from_secs(12)).await;
-    meeting.everyone_leaves().await;
-    meeting.is_concluded("incomplete").await;
-    meeting.becomes("closed").await;
+    meeting.ends().await;
 
     verifies(&meeting.folder());
     for role in ROLES {
@@ -36,12 +34,16 @@ async fn everything_that_was_sent_is_in_the_originals_in_order_and_at_its_time()
             let errors = original.time_errors(kind, &sent);
             let worst = errors.iter().copied().max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()));
             let (number, error) = worst.unwrap();
+            let late = first_lateness_ms(&sent);
             println!(
-                "{role} {kind:?}: {} of {} recorded, time off by {error:.2} ms at most (no. {number})",
+                "{role} {kind:?}: {} of {} recorded, time off by {error:.2} ms at most (no. {number}; the first was sent {late:.2} ms late)",
                 numbers.len(),
-                sent.len()
+                sent.len(),
             );
-            assert!(error.abs() <= EXACT_MS, "{role} {kind:?}: no. {number} is off by {error:.2} ms: {errors:?}");
+            assert!(
+                error.abs() <= EXACT_MS + late,
+                "{role} {kind:?}: no. {number} is off by {error:.2} ms: {errors:?}"
+            );
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 use loadtest::api::Api;
 use loadtest::client::{Client, Devices, Habits, Part};
 use loadtest::media::{Film, Voice};
@@ -22,7 +24,7 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 /// How often a room is looked at while something is awaited.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// `delega` without its minute of presence: the tests here are about media.
+/// `delega` without its minute of presence: the tests here are about media. GRACE is the test's own.
 const PROFILE: &str = r#"
     name = "delega"
     required = ["operator", "delegato", "delegante"]
@@ -31,11 +33,28 @@ const PROFILE: &str = r#"
     admission_opens_minutes = 15
     code_digits = 6
     code_attempts = 5
-    absence_grace_seconds = 10
+    absence_grace_seconds = GRACE
     minimum_presence_seconds = 1
     longest_absence_seconds = 600
     longest_extension_hours = 72
 "#;
+
+/// What a meeting's server is started with.
+#[derive(Clone, Copy)]
+pub(super) struct Setup<'a> {
+    /// Names below `SPORTELLO__`.
+    pub configuration: &'a [(&'a str, &'a str)],
+    /// Whole names.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// How long someone may be absent, seconds.
+    pub grace: u32,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { configuration: &[], environment: &[], grace: 10 }
+    }
+}
 
 /// Who meets, in the order of their numbers.
 pub(super) const ROLES: [&str; 3] = ["operator", "delegato", "delegante"];
@@ -56,15 +75,18 @@ struct Person {
 }
 
 impl Meeting {
-    /// A server with configuration of the test's own (names below `SPORTELLO__`), and a room whose people were all let
-    /// in; nobody sends yet.
-    pub(super) async fn opens(configuration: &[(&str, &str)]) -> Self {
+    /// A server and a room whose people were all let in; nobody sends yet.
+    pub(super) async fn opens(setup: Setup<'_>) -> Self {
         let profiles = TempDir::new().unwrap();
-        std::fs::write(profiles.path().join("delega.toml"), PROFILE).unwrap();
-        let mut all = vec![("ROOMS__PROFILES", profiles.path().to_str().unwrap())];
-        all.extend_from_slice(configuration);
-        let server = Server::start_with(Database::Sqlite, &all).await;
-        let (booked, operator) = server.book_and_open(&delega()).await;
+        let profile = PROFILE.replace("GRACE", &setup.grace.to_string());
+        std::fs::write(profiles.path().join("delega.toml"), profile).unwrap();
+        let mut configuration = vec![("ROOMS__PROFILES", profiles.path().to_str().unwrap())];
+        configuration.extend_from_slice(setup.configuration);
+        let server = Server::start_in(setup.environment, Database::Sqlite, &configuration).await;
+        let mut booking = delega();
+        // Some tests set the clock.
+        booking["end"] = json!((Timestamp::now() + SignedDuration::from_hours(5)).to_string());
+        let (booked, operator) = server.book_and_open(&booking).await;
         let mut people = BTreeMap::new();
         for (number, role) in (0..).zip(ROLES) {
             let session = match role {
@@ -81,8 +103,8 @@ impl Meeting {
     }
 
     /// The same with everyone's microphone and camera on, and the room live.
-    pub(super) async fn is_live(configuration: &[(&str, &str)], habits: impl Fn(&str) -> Habits) -> Self {
-        let mut meeting = Self::opens(configuration).await;
+    pub(super) async fn is_live(setup: Setup<'_>, habits: impl Fn(&str) -> Habits) -> Self {
+        let mut meeting = Self::opens(setup).await;
         for role in ROLES {
             meeting.connects_with(role, habits(role)).await;
         }
@@ -107,21 +129,23 @@ impl Meeting {
 
     /// The person comes with microphone, camera and these habits; everything that they send is numbered.
     pub(super) async fn connects_with(&mut self, role: &'static str, habits: Habits) {
-        let hertz = 300 + 250 * u16::try_from(ROLES.iter().position(|other| *other == role).unwrap()).unwrap();
-        let person = self.people.get_mut(role).unwrap();
-        let part = Part {
-            api: Api::new(&self.server.url("")),
-            session: person.session.clone(),
-            role: role.to_owned(),
-            film: Arc::clone(&self.film),
-            voice: Voice::tone(hertz).unwrap(),
-            began: Instant::now(),
-            habits: Habits { record: Some(Arc::clone(&person.record)), ..habits },
-        };
-        let mut client = Client::join(part).await.unwrap();
-        let connected = tokio::time::timeout(SOON, client.connected()).await;
-        assert_eq!(connected, Ok(true), "the {role} has no media connection");
-        person.device = Some(client);
+        let (api, film) = (Api::new(&self.server.url("")), Arc::clone(&self.film));
+        self.people.get_mut(role).unwrap().connects(role, api, film, habits).await;
+    }
+
+    /// Everyone does, at the same time.
+    pub(super) async fn everyone_connects(&mut self) {
+        let (url, film) = (self.server.url(""), &self.film);
+        let people = self.people.iter_mut();
+        join_all(
+            people.map(|(role, person)| person.connects(role, Api::new(&url), Arc::clone(film), Habits::default())),
+        )
+        .await;
+    }
+
+    /// No packet comes from anyone any more, and no goodbye.
+    pub(super) fn everyone_is_cut_off(&mut self) {
+        self.people.values_mut().filter_map(|person| person.device.take()).for_each(Client::lose_network);
     }
 
     /// The person's device, which must be on.
@@ -143,7 +167,7 @@ impl Meeting {
     }
 
     /// Everyone does.
-    pub(super) async fn everyone_leaves(&mut self) {
+    async fn everyone_leaves(&mut self) {
         for device in self.people.values().filter_map(|person| person.device.as_ref()) {
             device.switch(Devices::OFF);
         }
@@ -197,6 +221,13 @@ impl Meeting {
         events.filter(|told| told["type"] == event).collect()
     }
 
+    /// Everyone falls silent and hangs up, and the operator concludes.
+    pub(super) async fn ends(&mut self) {
+        self.everyone_leaves().await;
+        self.is_concluded("incomplete").await;
+        self.becomes("closed").await;
+    }
+
     /// The operator ends the meeting.
     pub(super) async fn is_concluded(&self, outcome: &str) {
         let conclusion = json!({"outcome": outcome, "extension_hours": 0});
@@ -219,6 +250,26 @@ impl Meeting {
     /// The room's originals whose names begin with the role, in the order of their numbers.
     pub(super) fn originals(&self, role: &str) -> Vec<Original> {
         originals_in(&self.folder(), role)
+    }
+}
+
+impl Person {
+    async fn connects(&mut self, role: &str, api: Api, film: Arc<Film>, habits: Habits) {
+        // Each voice is a tone of its own.
+        let hertz = 300 + 250 * u16::try_from(self.record.sender()).unwrap();
+        let part = Part {
+            api,
+            session: self.session.clone(),
+            role: role.to_owned(),
+            film,
+            voice: Voice::tone(hertz).unwrap(),
+            began: Instant::now(),
+            habits: Habits { record: Some(Arc::clone(&self.record)), ..habits },
+        };
+        let mut client = Client::join(part).await.unwrap();
+        let connected = tokio::time::timeout(SOON, client.connected()).await;
+        assert_eq!(connected, Ok(true), "the {role} has no media connection");
+        self.device = Some(client);
     }
 }
 

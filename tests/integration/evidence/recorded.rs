@@ -98,6 +98,12 @@ fn ntp_nanos(report: &Value) -> i64 {
     signed(report, "ntp_seconds") * 1_000_000_000 + ((signed(report, "ntp_fraction") * 1_000_000_000) >> 32)
 }
 
+/// How late a stream's first packet was sent, milliseconds. Until a report comes the server has only its arrival to go
+/// by; on a busy machine a test's own people are late.
+pub(super) fn first_lateness_ms(sent: &[Sent]) -> f64 {
+    sent.first().map_or(0.0, |first| first.sent.saturating_duration_since(first.captured).as_secs_f64() * 1e3)
+}
+
 /// The lines of a side file; each is whole.
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
