@@ -24,6 +24,7 @@ pub mod sign;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
+pub mod timestamp;
 mod verify;
 mod webm;
 

@@ -53,10 +53,12 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// The access that a token opens; `None`: none, or none any more.
+    /// The access that a token opens; `None`: none, or none any more, because it has lapsed or its caller's key was
+    /// revoked.
     pub async fn access(&self, token: Hash, now: Timestamp) -> Result<Option<Grant>, Error> {
         let row = sqlx::query(
-            "SELECT id, room, caller, reason, expires FROM access_tokens WHERE token = $1 AND expires > $2",
+            "SELECT t.id, t.room, t.caller, t.reason, t.expires FROM access_tokens t WHERE t.token = $1 AND t.expires > $2
+             AND NOT EXISTS (SELECT 1 FROM api_keys k WHERE t.caller = 'key:' || k.id AND k.revoked IS NOT NULL)",
         )
         .bind(&token.as_bytes()[..])
         .bind(now.as_millisecond())

@@ -726,7 +726,7 @@ async fn a_recorded_room_is_sealed_by_one_at_a_time_and_again_when_that_failed(k
     assert!(store.claim_package(room, retry, retry + SignedDuration::from_mins(5)).await.unwrap());
     assert!(store.extend_claim(room, retry + SignedDuration::from_mins(9)).await.unwrap());
     let message = kept.message(MessageKind::Webhook, "recording.sealed");
-    assert!(store.package_sealed(room, &sealed(), &[message], retry).await.unwrap());
+    assert!(store.package_sealed(room, &sealed(), &[message], at).await.unwrap());
     assert_eq!(kept.due(MessageKind::Webhook).await, ["recording.sealed"]);
     let package = store.package(room).await.unwrap().unwrap();
     assert_eq!((package.state, package.revision, package.attempts), (PackageState::Sealed, 1, 0));
@@ -863,10 +863,12 @@ async fn an_audit_that_was_tampered_with_is_found(kept: &Kept) {
 
 async fn an_access_opens_one_room_for_a_while(kept: &Kept) {
     let (token, end) = (Hash::of_token("token"), now() + SignedDuration::from_hours(1));
+    let key = KeyId::new(now());
+    kept.store.add_key(key, "Compliance", Hash::of_token("key"), Scope::Compliance, now()).await.unwrap();
     let grant = Grant {
         id: AccessId::new(now()),
         room: kept.appointment.id,
-        caller: "key:1".into(),
+        caller: format!("key:{key}"),
         reason: "Reclamo 2026/17".into(),
         expires: end,
     };
@@ -875,6 +877,8 @@ async fn an_access_opens_one_room_for_a_while(kept: &Kept) {
     assert_eq!(kept.store.access(token, end).await.unwrap(), None);
     assert_eq!(kept.store.access(Hash::of_token("another"), now()).await.unwrap(), None);
     assert_eq!(kept.store.accesses(kept.appointment.id).await.unwrap().len(), 1);
+    kept.store.revoke_key(key, now()).await.unwrap();
+    assert_eq!(kept.store.access(token, now()).await.unwrap(), None, "nor with a key that was revoked");
     kept.store.purge(end + SignedDuration::from_secs(1)).await.unwrap();
     assert_eq!(kept.store.access(token, now()).await.unwrap(), None);
 }
