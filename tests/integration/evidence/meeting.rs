@@ -11,6 +11,7 @@ use loadtest::api::Api;
 use loadtest::client::{Client, Devices, Habits, Part};
 use loadtest::media::{Film, Voice};
 use loadtest::numbered::Record;
+use loadtest::report::ClientReport;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -112,11 +113,6 @@ impl Meeting {
         meeting
     }
 
-    /// The room's id.
-    pub(super) fn room(&self) -> &str {
-        &self.booked.room
-    }
-
     /// What this person sent and heard.
     pub(super) fn record(&self, role: &str) -> &Record {
         &self.people[role].record
@@ -158,12 +154,12 @@ impl Meeting {
         self.people.get_mut(role).unwrap().device.take().unwrap().lose_network();
     }
 
-    /// The person falls silent and hangs up; what was under way arrives before.
-    pub(super) async fn leaves(&mut self, role: &str) {
+    /// The person falls silent and hangs up; what was under way arrives before. Gives what their device counted.
+    pub(super) async fn leaves(&mut self, role: &str) -> ClientReport {
         let device = self.people.get_mut(role).unwrap().device.take().unwrap();
         device.switch(Devices::OFF);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        device.leave().await.unwrap();
+        device.leave().await.unwrap()
     }
 
     /// Everyone does.
