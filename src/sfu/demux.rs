@@ -50,9 +50,9 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn of(datagram: &[u8]) -> Self {
-        match datagram {
-            &[128..=191, 192..=223, ..] => Self::Rtcp,
-            &[128..=191, ..] => Self::Rtp,
+        match *datagram {
+            [128..=191, 192..=223, ..] => Self::Rtcp,
+            [128..=191, ..] => Self::Rtp,
             _ => Self::Control,
         }
     }

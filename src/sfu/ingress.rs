@@ -105,7 +105,6 @@ struct Stream {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are media, and a box would cost a cache miss a packet")]
 enum Role {
     Media {
         line: usize,

@@ -175,7 +175,7 @@ pub enum StartError {
 }
 
 /// From the NTP epoch (1900) to the Unix epoch (RFC 5905 §6).
-const NTP_UNIX_OFFSET: Duration = Duration::from_secs(2_208_988_800);
+const NTP_UNIX_OFFSET: Duration = Duration::from_hours(613_608);
 
 /// Commands that wait for a worker; the caller waits when it is full. A worker takes them all at every turn of its
 /// loop, so a fuller queue means that it does not turn.
@@ -242,7 +242,7 @@ impl Sfu {
     pub async fn connect(&self, room: RoomId, join: Join) -> Result<String, ConnectError> {
         let worker = self.worker(room).ok_or(ConnectError::Unknown)?;
         // SDP is parsed here, off the media thread; hostile input that breaks the parser breaks this call only.
-        let accept = || Peer::accept(&worker.site, join.offer);
+        let accept = || Peer::accept(&worker.site, &join.offer);
         let (peer, answer) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(accept))
             .unwrap_or_else(|_| Err(ConnectError::BadOffer("it could not be processed".into())))?;
         let (done, connected) = oneshot::channel();

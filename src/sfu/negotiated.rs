@@ -80,7 +80,7 @@ impl Negotiated {
             }
         }
         let ids = section.ids();
-        merge(&mut self.ids, &ids);
+        merge(&mut self.ids, ids);
         let ours = section.streams();
         let (receives, sends) = section.directions();
         self.transport_feedback |= receives && ids.transport_sequence != 0 && section.has_feedback("transport-cc");
@@ -100,7 +100,7 @@ impl Negotiated {
 }
 
 /// The first meaning of an id stays.
-fn merge(into: &mut ExtensionIds, from: &ExtensionIds) {
+fn merge(into: &mut ExtensionIds, from: ExtensionIds) {
     for (into, from) in [
         (&mut into.audio_level, from.audio_level),
         (&mut into.rotation, from.rotation),

@@ -27,7 +27,7 @@ use crate::media::Source;
 use crate::rtp::{Packet, SenderReport, Ssrc};
 
 /// `str0m` sends no reports, so that its timers for them need not wake anyone.
-const NEVER: Duration = Duration::from_secs(24 * 3_600);
+const NEVER: Duration = Duration::from_hours(24);
 
 /// What all peers of one worker share.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Answers an offer; returns the peer and the answer, which is final.
-    pub(super) fn accept(site: &Site, offer: String) -> Result<(Self, String), ConnectError> {
-        sdp::check_offer(&offer)?;
+    pub(super) fn accept(site: &Site, offer: &str) -> Result<(Self, String), ConnectError> {
+        sdp::check_offer(offer)?;
         let now = site.clock.instant(site.clock.mono());
         let config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&site.crypto))
@@ -98,11 +98,11 @@ impl Peer {
             rtc.add_local_candidate(candidate);
         }
         // Streams are ours to receive: the offer that `str0m` knows names none.
-        let unnamed = without_streams(&offer);
+        let unnamed = without_streams(offer);
         let answer = answer(&mut rtc, &unnamed)?;
         sdp::check_answer(&answer)?;
         let spare = Ssrc(*rtc.direct_api().new_ssrc());
-        let media = Media::new(Negotiated::read(&offer, &answer), spare, site.epoch);
+        let media = Media::new(Negotiated::read(offer, &answer), spare, site.epoch);
         let rtc_due = MonoTime::ZERO;
         let peer = Self { rtc, mailbox, media, site: site.clone(), offer: unnamed, alias: None, check: None, rtc_due };
         Ok((peer, answer))

@@ -162,7 +162,7 @@ impl World {
         let client = |port: u16| {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let (rtc, offer, pending, voice, camera) = client_rtc(address, weaker);
-            let (peer, answer) = Peer::accept(&site, offer).unwrap();
+            let (peer, answer) = Peer::accept(&site, &offer).unwrap();
             let mut client = Client {
                 rtc,
                 peer,
