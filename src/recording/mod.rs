@@ -18,9 +18,12 @@ mod intake;
 pub mod manifest;
 mod muxer;
 mod original;
+mod original_check;
+pub mod package;
 mod reorder;
 mod room;
 pub mod sign;
+mod structure;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
@@ -38,7 +41,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::chain::ChainEntry;
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify};
+pub use self::original_check::Difference;
+pub use self::verify::{FileReport, Report, VerifyError, verify};
 
 use self::file::{Disk, LocalDisk};
 use self::room::RoomRecording;
