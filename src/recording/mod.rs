@@ -16,19 +16,25 @@ mod file;
 mod frames;
 mod intake;
 pub mod manifest;
+mod mix;
 mod muxer;
 mod original;
+<<<<<<< HEAD
 mod original_check;
 pub mod package;
+=======
+pub mod read;
+>>>>>>> main
 mod reorder;
 mod room;
+pub mod session;
 pub mod sign;
-mod structure;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
 pub mod timestamp;
 mod verify;
+pub mod voice;
 mod webm;
 
 use std::collections::HashMap;

@@ -6,11 +6,8 @@ use std::io::{self, Read};
 use serde::Deserialize;
 
 use super::chain::sha256_hex;
-use super::structure::{check_cluster, check_header};
+use super::read::{self, LARGEST_PIECE, Malformed};
 use crate::vault::{FileOpener, HEADER_BYTES, SessionKey};
-
-/// A piece longer than this is not ours: a cluster holds less than a second.
-const LARGEST_PIECE: u64 = 256 << 20;
 
 /// What an encrypted file begins with.
 const ENCRYPTED: &[u8] = b"SPORTVLT";
@@ -57,7 +54,7 @@ pub enum Difference {
     Closed(String),
     /// The bytes are as written, but no WebM.
     #[error("not the structure of a WebM: {0}")]
-    Structure(&'static str),
+    Structure(Malformed),
     /// The file goes on after the last line of the chain.
     #[error("{0} bytes follow that are not in the chain")]
     Tail(u64),
@@ -224,7 +221,7 @@ pub(super) fn check_original(
         if let Some(plain) = plain {
             let structure = match piece {
                 _ if line.end && plain.is_empty() => Ok(()),
-                0 => check_header(&plain),
+                0 => read::header(&plain).map(drop),
                 _ => check_cluster(&plain),
             };
             structure.map_err(|what| broken(Difference::Structure(what)))?;
@@ -238,6 +235,10 @@ pub(super) fn check_original(
         0 => Ok(Checked { bytes, clusters, chain_head: chain.head.clone(), complete: chain.complete, encrypted }),
         rest => Err(Fault::Broken { piece, difference: Difference::Tail(rest) }),
     }
+}
+
+fn check_cluster(piece: &[u8]) -> Result<(), Malformed> {
+    read::cluster(piece)?.blocks().try_for_each(|block| block.map(drop))
 }
 
 fn compare(bytes: &[u8], said: &str) -> Result<(), Difference> {
