@@ -19,12 +19,9 @@ pub mod manifest;
 mod mix;
 mod muxer;
 mod original;
-<<<<<<< HEAD
 mod original_check;
 pub mod package;
-=======
 pub mod read;
->>>>>>> main
 mod reorder;
 mod room;
 pub mod session;
