@@ -357,7 +357,7 @@ mod tests {
             let extensions =
                 Extensions { audio_level: level, voice_activity: level.map(|_| voice), rotation };
             let mut out = [0; LONGEST];
-            let written = Outgoing { sequence, timestamp, marker, ..outgoing(ids, mid.as_bytes(), extensions) };
+            let written = Outgoing { marker, sequence, timestamp, ..outgoing(ids, mid.as_bytes(), extensions) };
             let length = written.write(&mut out);
             let header = Header::parse(&out[..length]).unwrap();
             prop_assert_eq!(header.length, length);

@@ -231,7 +231,7 @@ mod tests {
     fn a_block_tells_the_round_trip() {
         let mut reception = Reception::default();
         reception.note(1, 1, 90_000, at(1_000));
-        let sent = ntp(Duration::from_millis(3_900_000_000_000));
+        let sent = ntp(Duration::from_mins(65_000_000));
         reception.note_report(sent, at(1_020));
         let block = reception.block(Ssrc(1), at(1_520)).unwrap();
         // The sender reads it 540 ms after its report: 500 of them were the receiver's.

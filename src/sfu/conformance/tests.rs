@@ -125,6 +125,9 @@ struct Client {
     outgoing: Vec<Vec<u8>>,
 }
 
+/// Whether a datagram is lost: from the server, and its bytes.
+type Loss = dyn FnMut(bool, &[u8]) -> bool;
+
 struct World {
     clock: Clock,
     now: MonoTime,
@@ -137,8 +140,7 @@ struct World {
     /// What the server took in of the sender.
     taken: Vec<(Source, Packet)>,
     asked: Vec<usize>,
-    /// Whether a datagram is lost: from the server, and its bytes.
-    lose: Box<dyn FnMut(bool, &[u8]) -> bool>,
+    lose: Box<Loss>,
 }
 
 impl World {
