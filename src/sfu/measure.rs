@@ -82,6 +82,8 @@ impl Forwarding {
         let now = MonoTime::from_millis(1_000);
         let mut room = Room::new(tap, facts, Duration::from_secs(2));
         room.set_flow(true);
+        // Nothing flows before the recorder's first word.
+        reader.acknowledge(now);
         let mut join = |number: u16| {
             let at = Timestamp::UNIX_EPOCH;
             let connection = ConnectionId::new(at);
