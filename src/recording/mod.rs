@@ -16,16 +16,20 @@ mod file;
 mod frames;
 mod intake;
 pub mod manifest;
+mod mix;
 mod muxer;
 mod original;
+pub mod read;
 mod reorder;
 mod room;
+pub mod session;
 pub mod sign;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
 pub mod timestamp;
 mod verify;
+pub mod voice;
 mod webm;
 
 use std::collections::HashMap;

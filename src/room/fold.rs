@@ -178,6 +178,7 @@ impl Room {
                 self.set_flow(Flow::Suspended { reason: reason.clone(), stopped: Some(now.mono) });
             }
             Event::NodeRestarted => self.restart(now),
+            Event::WallClockSet { .. } => {}
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
                 if let Some(person) = self.person_mut(*participant) {

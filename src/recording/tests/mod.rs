@@ -3,4 +3,5 @@
 mod faults;
 mod laid_out;
 mod recorded;
+mod session_copy;
 mod synthetic;
