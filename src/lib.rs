@@ -28,6 +28,7 @@
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
+//! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
 //! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
@@ -52,6 +53,7 @@ pub mod keys;
 pub mod media;
 pub mod node;
 pub mod notify;
+pub mod objects;
 pub mod recording;
 pub mod room;
 pub mod rtp;
