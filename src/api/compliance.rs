@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::Api;
 use super::auth::{self, CallerId, Key, granted_for};
 use super::booking::within;
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path};
 use super::problem::{Kind, Problem};
 use crate::audit::Line;
 use crate::control::{LedgerLine, Personal, Scope, Secret};

@@ -91,8 +91,7 @@ impl Evidence {
         why: &str,
     ) -> Result<(), Error> {
         let written = until.map_or(serde_json::Value::Null, |until| until.to_string().into());
-        let access =
-            access_of(caller, Action::RetentionSet, Some(room), &reason(why)?, detail([("until", written)]));
+        let access = access_of(caller, Action::RetentionSet, Some(room), &reason(why)?, detail([("until", written)]));
         if self.0.store.set_retention(&access, room, until, self.now()).await? {
             return Ok(());
         }

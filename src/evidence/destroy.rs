@@ -65,7 +65,8 @@ impl Evidence {
         let unsigned = |error: &dyn std::fmt::Display| Error::Unavailable(Fault::Signature(error.to_string()));
         let payload = serde_json::to_vec(&note).map_err(|error| unsigned(&error))?;
         let note = self.0.signing.sign(NOTE_TYPE, &payload).map_err(|error| unsigned(&error))?;
-        let access = access_of(caller, Action::Destroyed, Some(room), &reason, detail([("note", note.as_str().into())]));
+        let access =
+            access_of(caller, Action::Destroyed, Some(room), &reason, detail([("note", note.as_str().into())]));
         match self.0.store.destroy_package(&access, room, &note, &[], now).await? {
             Destruction::Done => {}
             Destruction::Gone => return Err(Error::Destroyed),

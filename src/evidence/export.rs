@@ -82,9 +82,8 @@ impl Evidence {
         let manifest = Manifest::from_bytes(&manifest).map_err(|error| failed(&error))?;
         let appointment = self.0.store.appointment(room).await.map_err(Error::from)?.ok_or(Error::UnknownRecording)?;
         let key = self.session_key(room).await?;
-        let composition = Composition::of(&manifest, &appointment).ok_or_else(|| {
-            Failure::Said("the recording has no session copy: there is nothing to export".into())
-        })?;
+        let composition = Composition::of(&manifest, &appointment)
+            .ok_or_else(|| Failure::Said("the recording has no session copy: there is nothing to export".into()))?;
         let work = Work {
             evidence: self.clone(),
             place,
@@ -130,7 +129,8 @@ impl Evidence {
     pub(super) async fn forget_exports(&self) -> Result<(), Error> {
         let before = self.now().saturating_sub(self.0.settings.exports_kept).unwrap_or(Timestamp::MIN);
         for job in self.0.store.jobs_done_before(before, FORGOTTEN_AT_ONCE).await? {
-            let paths = [ExportFormat::Webm, ExportFormat::Mp4].map(|format| self.export_path(job.room, job.id, format));
+            let paths =
+                [ExportFormat::Webm, ExportFormat::Mp4].map(|format| self.export_path(job.room, job.id, format));
             let deleted = blocking(move || paths.iter().try_for_each(|path| delete_file(path))).await?;
             deleted.map_err(unreadable)?;
             self.0.store.forget_job(job.id).await?;
@@ -171,11 +171,12 @@ impl Work {
     fn make(&self) -> Result<Map<String, Value>, Failure> {
         delete_folder(&self.temporary).map_err(unreadable)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.temporary).map_err(unreadable)?;
-        let mut session =
-            self.evidence.open_plain(&self.place, "session.webm", self.key.as_ref(), &self.runtime)?;
+        let mut session = self.evidence.open_plain(&self.place, "session.webm", self.key.as_ref(), &self.runtime)?;
         io::copy(&mut session, &mut private(&self.temporary.join(INPUT)).map_err(unreadable)?).map_err(unreadable)?;
         for (name, text) in self.composition.texts() {
-            private(&self.temporary.join(name)).and_then(|mut file| file.write_all(text.as_bytes())).map_err(unreadable)?;
+            private(&self.temporary.join(name))
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .map_err(unreadable)?;
         }
         self.run()?;
         self.keep().map_err(|error| unreadable(error).into())
@@ -302,10 +303,18 @@ impl Composition {
     /// The program's arguments. Each track has an input of its own, so that one that begins late is not waited for with
     /// all pictures of the others in memory.
     fn arguments(&self, format: ExportFormat) -> Vec<String> {
-        let mut arguments: Vec<String> =
-            ["-nostdin", "-hide_banner", "-loglevel", "error", "-progress", "pipe:1", "-protocol_whitelist", "file,pipe"]
-                .map(String::from)
-                .into();
+        let mut arguments: Vec<String> = [
+            "-nostdin",
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-progress",
+            "pipe:1",
+            "-protocol_whitelist",
+            "file,pipe",
+        ]
+        .map(String::from)
+        .into();
         for _ in 0..=self.labels.len() {
             arguments.extend(["-i", INPUT].map(String::from));
         }
@@ -316,8 +325,20 @@ impl Composition {
                 &["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "5", "-b:v", "1500k", "-c:a", "copy"]
             }
             ExportFormat::Mp4 => &[
-                "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a",
-                "128k", "-movflags", "+faststart",
+                "-c:v",
+                "libx264",
+                "-preset",
+                "veryfast",
+                "-crf",
+                "23",
+                "-pix_fmt",
+                "yuv420p",
+                "-c:a",
+                "aac",
+                "-b:a",
+                "128k",
+                "-movflags",
+                "+faststart",
             ],
         };
         arguments.extend(codecs.iter().map(|word| (*word).to_owned()));

@@ -272,11 +272,12 @@ impl Evidence {
 }
 
 impl Plain {
-    fn open(mut stored: Stored, length: u64, name: &str, key: Option<&SessionKey>) -> Result<Self, Error> {
+    pub(super) fn open(mut stored: Stored, length: u64, name: &str, key: Option<&SessionKey>) -> Result<Self, Error> {
         let mut head = Vec::new();
         stored.by_ref().take(8).read_to_end(&mut head).map_err(unreadable)?;
         stored.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-        if head != ENCRYPTED || !name.ends_with(".webm") {
+        // What was cut off an original is given out as it is.
+        if head != ENCRYPTED || !(name.ends_with(".webm") || name.ends_with(".mp4")) {
             return Ok(Self::AsItIs { stored, position: 0, length });
         }
         let key = key.ok_or_else(|| failed(&format_args!("{name} is encrypted, and there is no key of its room")))?;

@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use super::files::{Place, blocking};
 use super::{Error, Evidence, ExportFormat, JobView, access_of, detail};
 use crate::audit::Action;
@@ -15,6 +14,7 @@ use crate::recording::manifest::ChainFacts;
 use crate::recording::package::{Checks, LineFault, check_package};
 use crate::room::ledger::{self, TextError};
 use crate::store::{Grant, Job, JobKind};
+use serde_json::{Map, Value};
 
 /// Jobs of one caller that may wait at once. More: one caller makes the others wait longer.
 const MOST_WAITING: u32 = 20;
@@ -181,12 +181,8 @@ impl Evidence {
         let key = self.session_key(room).await?;
         let (files, signing) = (self.stored(prefix, Arc::clone(&told.stop)), Arc::clone(&self.0.signing));
         let report = blocking(move || {
-            let checks = Checks {
-                key: signing.public(),
-                session_key: key.as_ref(),
-                authority: None,
-                ledger: &check_ledger,
-            };
+            let checks =
+                Checks { key: signing.public(), session_key: key.as_ref(), authority: None, ledger: &check_ledger };
             check_package(&files, &checks, &mut |done, of| told.progress(done, of))
         });
         let report = report.await?;

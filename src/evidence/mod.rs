@@ -16,8 +16,6 @@ mod files;
 mod jobs;
 mod package;
 mod search;
-#[cfg(test)]
-mod tests;
 mod views;
 
 use std::fmt;
@@ -28,19 +26,18 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore};
 
-pub use self::files::{ByteRange, Content, Part};
+pub use self::files::{ByteRange, Content, Part, Pieces};
 pub use self::views::{
     ExportFormat, HoldView, JobView, OpenedAccess, OriginalView, RecordedState, RecordingPage, RecordingParticipant,
-    RecordingView,
+    RecordingView, SigningJwk,
 };
 use crate::audit::{Access, Action};
 use crate::clock::Clock;
 use crate::id::RoomId;
 use crate::objects::{ObjectError, Objects};
 use crate::recording::sign::SigningKey;
-pub use crate::recording::sign::Jwk as SigningJwk;
-pub use crate::store::{Grant, RecordingFilter};
 use crate::store::{self, Store};
+pub use crate::store::{Grant, RecordingFilter};
 use crate::vault::KeyEncryption;
 
 /// Recordings that are read at once, each in a thread. More: more people watch at the same time, and disk and objects
@@ -182,7 +179,7 @@ impl Evidence {
 
     /// The public key for JOSE libraries: what checks signatures of packages and notes.
     pub fn signing_key(&self) -> SigningJwk {
-        self.0.signing.public().jwk()
+        self.0.signing.public().jwk().into()
     }
 
     /// Writes down what an access is used for; only then it may be.

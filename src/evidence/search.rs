@@ -43,8 +43,7 @@ impl Evidence {
         let mut rows = self.0.store.find_recordings(&filter).await?;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor =
-            rows.last().filter(|_| more).map(|last| write_cursor(last.room.start, last.room.id));
+        let next_cursor = rows.last().filter(|_| more).map(|last| write_cursor(last.room.start, last.room.id));
         let found: Vec<_> = rows.iter().map(|row| row.room.id.to_string()).collect();
         let noted = detail([("asked_by", asked_by.into()), ("found", found.into())]);
         self.0.store.note_access(&access_of(caller, Action::Searched, None, &why, noted), self.now()).await?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::id::{AccessId, JobId, ParticipantId, RoomId};
+use crate::recording::sign::Jwk;
 use crate::room::{Outcome, Phase, Role};
 use crate::store::{Hold, Job, JobKind, JobState, PackageState, Personal, RecordingRow, Secret, StoredPackage};
 
@@ -173,6 +174,36 @@ impl ExportFormat {
             Self::Webm => JobKind::ExportWebm,
             Self::Mp4 => JobKind::ExportMp4,
         }
+    }
+}
+
+/// A public key that checks signatures, as a JWK (RFC 7517, RFC 8037).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SigningJwk {
+    /// Always `OKP`.
+    #[schema(example = "OKP")]
+    pub kty: String,
+    /// Always `Ed25519`.
+    #[schema(example = "Ed25519")]
+    pub crv: String,
+    /// The key, base64url.
+    #[schema(example = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")]
+    pub x: String,
+    /// Its thumbprint (RFC 7638): what signatures name it by.
+    #[schema(example = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k")]
+    pub kid: Option<String>,
+    /// Always `EdDSA`.
+    #[schema(example = "EdDSA")]
+    pub alg: Option<String>,
+    /// Always `sig`.
+    #[serde(rename = "use")]
+    #[schema(example = "sig")]
+    pub usage: Option<String>,
+}
+
+impl From<Jwk> for SigningJwk {
+    fn from(Jwk { kty, crv, x, kid, alg, usage }: Jwk) -> Self {
+        Self { kty, crv, x, kid, alg, usage }
     }
 }
 
