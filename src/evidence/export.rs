@@ -288,9 +288,7 @@ impl Composition {
     /// Of a session's manifest and the names that were booked; `None`: there is no session copy.
     fn of(manifest: &Manifest, appointment: &Appointment) -> Option<Self> {
         let session = manifest.session_copy.as_ref()?;
-        // The manifest knows the node's clock; where it stood at the beginning it knows as wall time too.
-        let late = session.begin_mono_ms.cast_signed().saturating_sub(manifest.begin.mono_ms.cast_signed());
-        let begun = manifest.begin.utc.as_millisecond().saturating_add(late) / 1_000;
+        let begun = session.begin.utc.as_second();
         let labels = session.tracks.iter().skip(1).map(|track| label(track, appointment)).collect();
         Some(Self { labels, begun, duration_ms: session.duration_ms })
     }

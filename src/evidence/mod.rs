@@ -16,6 +16,8 @@ mod files;
 mod jobs;
 mod package;
 mod search;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore};
 
+pub use self::destroy::NOTE_TYPE;
 pub use self::files::{ByteRange, Content, Part, Pieces};
 pub use self::views::{
     ExportFormat, HoldView, JobView, OpenedAccess, OriginalView, RecordedState, RecordingPage, RecordingParticipant,
