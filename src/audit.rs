@@ -65,7 +65,7 @@ pub enum Action {
 #[serde(deny_unknown_fields)]
 #[schema(as = AccessLine)]
 pub struct Line {
-    /// Position in the node's audit, from 1, without gaps.
+    /// Number of the line in the node's audit, from 1, without gaps.
     #[schema(example = 42)]
     pub seq: u64,
     /// When, RFC 3339.

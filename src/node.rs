@@ -5,6 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,11 +19,15 @@ use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
+use crate::evidence::Evidence;
 use crate::notify::{self, Notifier, SmsOutcome};
+use crate::objects;
 use crate::recording::Recorder;
+use crate::recording::sign::{KeyFileError, SigningKey};
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
+use crate::vault::{KekFile, KekFileError, KeyEncryption};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
 
@@ -44,6 +49,7 @@ pub struct Node {
     address: SocketAddr,
     routes: Router,
     control: Control,
+    evidence: Evidence,
     store: Store,
     notifier: Notifier<Store>,
     /// How text messages ended.
@@ -88,6 +94,15 @@ pub enum StartError {
         .0.display()
     )]
     OtherKey(PathBuf),
+    /// The keys of recordings.
+    #[error("{0}")]
+    RecordingKeys(#[from] KekFileError),
+    /// The key that signs.
+    #[error("{0}")]
+    SigningKey(#[from] KeyFileError),
+    /// The place of the packages.
+    #[error("{0}")]
+    Packages(#[from] objects::OpenError),
     /// The keys of sealed values.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -136,6 +151,9 @@ impl Node {
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
 
+        let recording_keys: Arc<dyn KeyEncryption> = Arc::new(KekFile::open(&secrets.join("recordings.key"))?);
+        let signing = Arc::new(SigningKey::open(&secrets.join("signing.key"))?);
+
         // The HTTP port first: a second node on the same data would stop here, before it touches them.
         let address = config.http.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
@@ -178,6 +196,9 @@ impl Node {
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
 
+        let evidence =
+            Evidence::new(store.clone(), config.open_packages()?, recording_keys, signing, config.evidence(), clock);
+
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
         let oidc = config.oidc.clone().map(|settings| Oidc::new(settings, clock)).transpose()?;
@@ -187,13 +208,14 @@ impl Node {
         }
         let limits = Limits::new(&config.http.limits, clock);
         let render = move || rendered.render();
-        let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
+        let api = api::Api::new(control.clone(), evidence.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self {
             listener,
             address,
             routes,
             control,
+            evidence,
             store,
             notifier,
             text_outcomes,
@@ -256,13 +278,26 @@ impl Node {
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self {
-            listener, routes, control, store, notifier, text_outcomes, metrics, limits, stopping, clock, ..
+            listener,
+            routes,
+            control,
+            evidence,
+            store,
+            notifier,
+            text_outcomes,
+            metrics,
+            limits,
+            stopping,
+            clock,
+            ..
         } = self;
         let upkeep = [
             tokio::spawn(metrics.upkeep()),
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
             tokio::spawn(tidy(control.clone(), store, clock)),
+            tokio::spawn(evidence.clone().upkeep()),
+            tokio::spawn(evidence.work()),
         ];
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
