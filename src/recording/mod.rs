@@ -19,6 +19,8 @@ pub mod manifest;
 mod mix;
 mod muxer;
 mod original;
+mod original_check;
+pub mod package;
 pub mod read;
 mod reorder;
 mod room;
@@ -42,7 +44,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::chain::ChainEntry;
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify};
+pub use self::original_check::Difference;
+pub use self::verify::{FileReport, Report, VerifyError, verify};
 
 use self::file::{Disk, LocalDisk};
 use self::room::RoomRecording;

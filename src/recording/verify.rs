@@ -1,11 +1,10 @@
 //! Reads originals back and compares them with their chains. Needs nothing but the files.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::chain::{ChainEntry, sha256_hex};
-use super::read::{self, LARGEST_PIECE, Malformed};
+use super::original_check::{Checked, Difference, Fault, check_original, piece_name, read_chain};
 
 /// What was found to be whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +24,10 @@ pub struct FileReport {
     pub clusters: u64,
     /// SHA-256 of the chain's last line, in hex: what was signed or published must be equal to it.
     pub chain_head: String,
+    /// Whether it was closed in order: its chain says where it ends.
+    pub complete: bool,
+    /// Whether it is encrypted; then its bytes were compared as they are stored, not what is in them.
+    pub encrypted: bool,
 }
 
 /// Why a recording cannot be relied upon.
@@ -54,49 +57,6 @@ pub enum VerifyError {
         /// What differs.
         difference: Difference,
     },
-}
-
-/// What differs between an original and its chain.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Difference {
-    /// The chain's line cannot be read.
-    #[error("its line in the chain cannot be read: {0}")]
-    Line(String),
-    /// The lines are not numbered one after the other.
-    #[error("its line in the chain says number {0}")]
-    Number(u64),
-    /// It does not begin where the one before ends.
-    #[error("the chain puts it at byte {said}, the one before ends at {expected}")]
-    Offset {
-        /// What the chain says.
-        said: u64,
-        /// Where the piece before ends.
-        expected: u64,
-    },
-    /// The line does not hold the hash of the line before it.
-    #[error("its line does not follow from the line before: the chain was changed")]
-    Previous,
-    /// The file ends before it does.
-    #[error("the file is cut short")]
-    CutShort,
-    /// Its bytes were changed.
-    #[error("its bytes have SHA-256 {found}, the chain says {said}")]
-    Hash {
-        /// Of the bytes in the file.
-        found: String,
-        /// In the chain.
-        said: String,
-    },
-    /// The bytes are as written, but no WebM.
-    #[error("not the structure of a WebM: {0}")]
-    Structure(Malformed),
-    /// The file goes on after the last line of the chain.
-    #[error("{0} bytes follow that are not in the chain")]
-    Tail(u64),
-}
-
-fn piece_name(cluster: u64) -> String {
-    if cluster == 0 { "header".into() } else { format!("cluster {cluster}") }
 }
 
 /// Checks one original, or every original in a folder and the folders in it.
@@ -146,59 +106,21 @@ fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn verify_original(path: PathBuf, mut progress: impl FnMut(u64)) -> Result<FileReport, VerifyError> {
+fn verify_original(path: PathBuf, progress: impl FnMut(u64)) -> Result<FileReport, VerifyError> {
     let chain_path = path.with_extension("chain.jsonl");
     let chain = fs::read(&chain_path).map_err(unreadable(&chain_path))?;
-    let mut file = File::open(&path).map_err(unreadable(&path))?;
-    let bytes = file.metadata().map_err(unreadable(&path))?.len();
-    let (mut next, mut offset, mut head) = (0, 0, String::new());
-    for line in chain.split_inclusive(|byte| *byte == b'\n') {
-        let broken = |difference| VerifyError::Broken { path: path.clone(), cluster: next, difference };
-        let Some(line) = line.strip_suffix(b"\n") else {
-            return Err(broken(Difference::Line("it is cut short".into())));
-        };
-        let entry: ChainEntry =
-            serde_json::from_slice(line).map_err(|error| broken(Difference::Line(error.to_string())))?;
-        if entry.n != next {
-            return Err(broken(Difference::Number(entry.n)));
+    let file = File::open(&path).map_err(unreadable(&path))?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let checked = read_chain(&chain).and_then(|chain| check_original(&chain, file, name, None, progress));
+    match checked {
+        Ok(Checked { bytes, clusters, chain_head, complete, encrypted, .. }) => {
+            Ok(FileReport { path, bytes, clusters, chain_head, complete, encrypted })
         }
-        if entry.previous != head {
-            return Err(broken(Difference::Previous));
-        }
-        if entry.offset != offset {
-            return Err(broken(Difference::Offset { said: entry.offset, expected: offset }));
-        }
-        if entry.length > bytes.saturating_sub(offset) || entry.length > LARGEST_PIECE {
-            return Err(broken(Difference::CutShort));
-        }
-        let mut piece = vec![0; usize::try_from(entry.length).unwrap_or(0)];
-        file.read_exact(&mut piece).map_err(unreadable(&path))?;
-        let found = sha256_hex(&piece);
-        if found != entry.sha256 {
-            return Err(broken(Difference::Hash { found, said: entry.sha256 }));
-        }
-        let structure = if next == 0 { read::header(&piece).map(drop) } else { check_cluster(&piece) };
-        structure.map_err(|what| broken(Difference::Structure(what)))?;
-        head = sha256_hex(line);
-        offset += entry.length;
-        next += 1;
-        progress(entry.length);
+        Err(Fault::Unreadable(source)) => Err(VerifyError::Unreadable { path, source }),
+        Err(Fault::Broken { piece, difference }) => Err(VerifyError::Broken { path, cluster: piece, difference }),
     }
-    let broken = |cluster, difference| VerifyError::Broken { path: path.clone(), cluster, difference };
-    if next == 0 {
-        return Err(broken(0, Difference::Line("the chain is empty".into())));
-    }
-    let end = file.seek(SeekFrom::End(0)).map_err(unreadable(&path))?;
-    if end != offset {
-        return Err(broken(next - 1, Difference::Tail(end.saturating_sub(offset))));
-    }
-    Ok(FileReport { path, bytes: offset, clusters: next - 1, chain_head: head })
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> VerifyError {
     move |source| VerifyError::Unreadable { path: path.to_owned(), source }
-}
-
-fn check_cluster(piece: &[u8]) -> Result<(), Malformed> {
-    read::cluster(piece)?.blocks().try_for_each(|block| block.map(drop))
 }
