@@ -14,7 +14,7 @@ use sportello::objects::{ObjectReader, Objects};
 use sportello::recording::manifest::{ChainFacts, MANIFEST, Manifest, SIGNATURE};
 use sportello::recording::package::{
     Checks, Found, Kind, LineFault, PackageFault, PackageFiles, PackageReport, Place, ReadSeek, StoredFolder,
-    StoredTar, check_package, export_plain, package_name,
+    StoredTar, check_package, export_plain, is_encrypted, package_name,
 };
 use sportello::recording::sign::PublicKey;
 use sportello::recording::timestamp::Authority;
@@ -247,7 +247,7 @@ fn verify_originals(path: &Path, json: bool) -> bool {
             |report| {
                 let file = |file: &recording::FileReport| {
                     json!({"file": file.path.display().to_string(), "bytes": file.bytes, "clusters": file.clusters,
-                    "chain_head": file.chain_head, "complete": file.complete, "encrypted": file.encrypted})
+                    "chain_head": file.chain_head, "complete": file.finished, "encrypted": file.encrypted})
                 };
                 report.files.iter().map(file).collect()
             },
@@ -268,7 +268,7 @@ fn verify_originals(path: &Path, json: bool) -> bool {
         Ok(report) => {
             for file in report.files {
                 let form = if file.encrypted { ", encrypted" } else { "" };
-                let end = if file.complete { "" } else { ", not closed in order" };
+                let end = if file.finished { "" } else { ", not closed in order" };
                 let (path, bytes, clusters, head) = (file.path.display(), file.bytes, file.clusters, file.chain_head);
                 say(&format!("{path}: whole, {bytes} bytes, {clusters} clusters{form}{end}, chain head {head}"));
             }
@@ -336,9 +336,7 @@ fn session_of(files: &dyn PackageFiles) -> io::Result<RoomId> {
 
 fn has_encrypted(files: &dyn PackageFiles) -> io::Result<bool> {
     for path in files.list()?.into_keys().filter(|path| path.ends_with(".webm")) {
-        let mut head = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(files.open(&path)?, 8), &mut head)?;
-        if head == b"SPORTVLT" {
+        if is_encrypted(files, &path)? {
             return Ok(true);
         }
     }

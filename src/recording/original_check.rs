@@ -3,14 +3,9 @@
 
 use std::io::{self, Read};
 
-use serde::Deserialize;
-
-use super::chain::sha256_hex;
+use super::chain::{ChainEntry, sha256_hex};
 use super::read::{self, LARGEST_PIECE, Malformed};
-use crate::vault::{FileOpener, HEADER_BYTES, SessionKey};
-
-/// What an encrypted file begins with.
-const ENCRYPTED: &[u8] = b"SPORTVLT";
+use crate::vault::{FileOpener, HEADER_BYTES, OpenError, SessionKey, is_encrypted};
 
 /// What differs between an original and its chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +44,9 @@ pub enum Difference {
         /// In the chain.
         said: String,
     },
-    /// It was not encrypted with this session's key, or for a file of another name.
-    #[error("it does not open: {0}")]
-    Closed(String),
+    /// Its bytes are as written, but are not decrypted: the key is another recording's, or the file another one.
+    #[error("cannot be decrypted: {0}")]
+    Locked(String),
     /// The bytes are as written, but no WebM.
     #[error("not the structure of a WebM: {0}")]
     Structure(Malformed),
@@ -78,9 +73,9 @@ impl From<io::Error> for Fault {
 /// A chain whose lines follow from each other.
 #[derive(Debug)]
 pub(super) struct ReadChain {
-    lines: Vec<ChainLine>,
+    lines: Vec<ChainEntry>,
     head: String,
-    complete: bool,
+    finished: bool,
 }
 
 impl ReadChain {
@@ -90,28 +85,6 @@ impl ReadChain {
     }
 }
 
-/// A line of a chain, as anybody may read it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChainLine {
-    n: u64,
-    offset: u64,
-    length: u64,
-    sha256: String,
-    previous: String,
-    stored: Option<StoredPiece>,
-    #[serde(default)]
-    end: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredPiece {
-    offset: u64,
-    length: u64,
-    sha256: String,
-}
-
 /// What a whole original is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Checked {
@@ -119,8 +92,8 @@ pub(super) struct Checked {
     pub(super) bytes: u64,
     pub(super) clusters: u64,
     pub(super) chain_head: String,
-    /// It was closed in order.
-    pub(super) complete: bool,
+    /// It ended regularly.
+    pub(super) finished: bool,
     /// The file is encrypted here.
     pub(super) encrypted: bool,
 }
@@ -133,14 +106,14 @@ pub(super) fn piece_name(piece: u64) -> String {
 /// Reads a chain and checks that each line follows from the one before.
 pub(super) fn read_chain(bytes: &[u8]) -> Result<ReadChain, Fault> {
     let (mut lines, mut head, mut offset, mut stored_offset) = (Vec::new(), String::new(), 0, 0);
-    let mut complete = false;
+    let mut finished = false;
     for (piece, line) in (0..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
         let broken = |difference| Fault::Broken { piece, difference };
         let cut = || broken(Difference::Line("it is cut short".into()));
         let line = line.strip_suffix(b"\n").ok_or_else(cut)?;
-        let entry: ChainLine =
+        let entry: ChainEntry =
             serde_json::from_slice(line).map_err(|error| broken(Difference::Line(error.to_string())))?;
-        if complete {
+        if finished {
             return Err(broken(Difference::AfterEnd));
         }
         if entry.n != piece {
@@ -148,6 +121,9 @@ pub(super) fn read_chain(bytes: &[u8]) -> Result<ReadChain, Fault> {
         }
         if entry.previous != head {
             return Err(broken(Difference::Previous));
+        }
+        if entry.end && (entry.length > 0 || entry.n == 0) {
+            return Err(broken(Difference::Line("an end that is none".into())));
         }
         if entry.offset != offset {
             return Err(broken(Difference::Offset { said: entry.offset, expected: offset }));
@@ -160,13 +136,13 @@ pub(super) fn read_chain(bytes: &[u8]) -> Result<ReadChain, Fault> {
             stored_offset = stored_offset.saturating_add(stored.length);
         }
         head = sha256_hex(line);
-        complete = entry.end;
+        finished = entry.end;
         lines.push(entry);
     }
     if lines.is_empty() {
         return Err(Fault::Broken { piece: 0, difference: Difference::Line("the chain is empty".into()) });
     }
-    Ok(ReadChain { lines, head, complete })
+    Ok(ReadChain { lines, head, finished })
 }
 
 /// Compares a file with its chain, piece by piece. With the session's key, an encrypted one is also decrypted and
@@ -183,9 +159,8 @@ pub(super) fn check_original(
         let broken = |difference| Fault::Broken { piece, difference };
         let mut read = Vec::new();
         if piece == 0 {
-            let head = u64::try_from(ENCRYPTED.len()).unwrap_or(0);
-            (&mut file).take(head).read_to_end(&mut read)?;
-            encrypted = read == ENCRYPTED;
+            (&mut file).take(HEADER_BYTES as u64).read_to_end(&mut read)?;
+            encrypted = is_encrypted(&read);
         }
         let (length, sha256) = match &line.stored {
             Some(stored) if encrypted => (stored.length, &stored.sha256),
@@ -204,7 +179,7 @@ pub(super) fn check_original(
         compare(&read, sha256).map_err(broken)?;
         let plain = match key {
             Some(key) if encrypted => {
-                let closed = |error: crate::vault::OpenError| broken(Difference::Closed(error.to_string()));
+                let closed = |error: OpenError| broken(Difference::Locked(error.to_string()));
                 let skip = if piece == 0 { HEADER_BYTES } else { 0 };
                 let stored = read.get(skip..).unwrap_or_default();
                 if piece == 0 {
@@ -230,10 +205,9 @@ pub(super) fn check_original(
         clusters += u64::from(piece > 0 && !line.end);
         progress(length);
     }
-    let piece = u64::try_from(chain.lines.len().saturating_sub(1)).unwrap_or(0);
     match io::copy(&mut file, &mut io::sink())? {
-        0 => Ok(Checked { bytes, clusters, chain_head: chain.head.clone(), complete: chain.complete, encrypted }),
-        rest => Err(Fault::Broken { piece, difference: Difference::Tail(rest) }),
+        0 => Ok(Checked { bytes, clusters, chain_head: chain.head.clone(), finished: chain.finished, encrypted }),
+        rest => Err(Fault::Broken { piece: clusters, difference: Difference::Tail(rest) }),
     }
 }
 

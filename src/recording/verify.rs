@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::original_check::{Checked, Difference, Fault, check_original, piece_name, read_chain};
+use crate::vault::SessionKey;
 
 /// What was found to be whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,9 +25,10 @@ pub struct FileReport {
     pub clusters: u64,
     /// SHA-256 of the chain's last line, in hex: what was signed or published must be equal to it.
     pub chain_head: String,
-    /// Whether it was closed in order: its chain says where it ends.
-    pub complete: bool,
-    /// Whether it is encrypted; then its bytes were compared as they are stored, not what is in them.
+    /// Whether it ended regularly. Otherwise it is still being written, or was cut short: by a crash, by a fault, or by
+    /// somebody who also cut the chain, which only a chain head kept elsewhere can tell.
+    pub finished: bool,
+    /// Whether the file is encrypted. Without its key, only the stored bytes were checked.
     pub encrypted: bool,
 }
 
@@ -80,7 +82,7 @@ pub fn verify(path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Report,
     progress(done, total);
     let mut report = Report::default();
     for original in originals {
-        let file = verify_original(original, |bytes| {
+        let file = verify_original(&original, None, |bytes| {
             done += bytes;
             progress(done, total);
         })?;
@@ -106,15 +108,27 @@ fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn verify_original(path: PathBuf, progress: impl FnMut(u64)) -> Result<FileReport, VerifyError> {
+/// Checks one original, `<stem>.webm` with `<stem>.chain.jsonl` beside it: stored encrypted, or plain, be it because it
+/// was recorded so or because it was exported. With the key, what is in an encrypted one is checked too. Without it,
+/// the stored bytes are, which the same chain vouches for.
+///
+/// `progress` is told the bytes of each piece that was checked.
+///
+/// # Errors
+/// The first difference found, by cluster.
+pub fn verify_original(
+    path: &Path,
+    key: Option<&SessionKey>,
+    progress: impl FnMut(u64),
+) -> Result<FileReport, VerifyError> {
     let chain_path = path.with_extension("chain.jsonl");
     let chain = fs::read(&chain_path).map_err(unreadable(&chain_path))?;
-    let file = File::open(&path).map_err(unreadable(&path))?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let checked = read_chain(&chain).and_then(|chain| check_original(&chain, file, name, None, progress));
-    match checked {
-        Ok(Checked { bytes, clusters, chain_head, complete, encrypted, .. }) => {
-            Ok(FileReport { path, bytes, clusters, chain_head, complete, encrypted })
+    let file = File::open(path).map_err(unreadable(path))?;
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let path = path.to_owned();
+    match read_chain(&chain).and_then(|chain| check_original(&chain, file, &name, key, progress)) {
+        Ok(Checked { bytes, clusters, chain_head, finished, encrypted }) => {
+            Ok(FileReport { path, bytes, clusters, finished, encrypted, chain_head })
         }
         Err(Fault::Unreadable(source)) => Err(VerifyError::Unreadable { path, source }),
         Err(Fault::Broken { piece, difference }) => Err(VerifyError::Broken { path, cluster: piece, difference }),

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::place::{Found, Kind, PackageFiles};
-use super::{ENCRYPTED, base_name, digest};
+use super::{base_name, digest};
 use crate::audit;
 use crate::recording::chain::sha256_hex;
 use crate::recording::manifest::{
@@ -16,7 +16,7 @@ use crate::recording::manifest::{
 use crate::recording::original_check::{Difference, Fault, ReadChain, check_original, piece_name, read_chain};
 use crate::recording::sign::{MANIFEST_TYPE, PublicKey, SignatureError, TIMESTAMP_TYPE};
 use crate::recording::timestamp::{self, Authority, Timestamped};
-use crate::vault::{EncryptedReader, SessionKey};
+use crate::vault::{self, EncryptedReader, HEADER_BYTES, OpenError, SessionKey};
 
 /// The manifest's own files are small: a larger one is none, and is not read into memory.
 const LARGEST_MANIFEST: u64 = 64 << 20;
@@ -386,7 +386,7 @@ impl Check<'_> {
         };
         let (mut head, mut context) = (Vec::new(), Context::new(&SHA256));
         let mut file = Hashing { file, context: &mut context, bytes: 0 };
-        let read = (&mut file).take(ENCRYPTED.len() as u64).read_to_end(&mut head).and_then(|_| {
+        let read = (&mut file).take(HEADER_BYTES as u64).read_to_end(&mut head).and_then(|_| {
             let mut block = vec![0; super::BLOCK];
             loop {
                 let read = file.read(&mut block)?;
@@ -402,7 +402,7 @@ impl Check<'_> {
         };
         self.step(u64::try_from(head.len()).unwrap_or(0));
         let sha256 = hex::encode(context.finish());
-        let is_encrypted = head == ENCRYPTED && entry.plain.is_some();
+        let is_encrypted = vault::is_encrypted(&head) && entry.plain.is_some();
         self.report.encrypted |= is_encrypted;
         let opened = is_encrypted.then(|| self.open(entry)).flatten();
         let place = opened.as_ref().and_then(|fault| fault.0);
@@ -431,7 +431,7 @@ impl Check<'_> {
             Ok((bytes, sha256)) if (bytes, &sha256) == (plain.bytes, &plain.sha256) => None,
             Ok((_, found)) => Some((None, Problem::Hash { found, said: plain.sha256.clone() })),
             Err(error) => {
-                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<crate::vault::OpenError>());
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<OpenError>());
                 closed(error.to_string(), inner.and_then(segment_of).map(Place::Segment))
             }
         }
@@ -480,7 +480,7 @@ impl Check<'_> {
             checked.bytes.to_string(),
             checked.clusters.to_string(),
             checked.chain_head.clone(),
-            checked.complete.to_string(),
+            checked.finished.to_string(),
         ];
         let names =
             ["that its bytes are", "that its clusters are", "that its chain's head is", "that its end is there:"];
@@ -583,9 +583,9 @@ fn is_original(path: &str) -> bool {
     path.starts_with("originals/") && path.ends_with(".webm")
 }
 
-fn segment_of(error: &crate::vault::OpenError) -> Option<u64> {
+fn segment_of(error: &OpenError) -> Option<u64> {
     match error {
-        crate::vault::OpenError::Segment(segment) | crate::vault::OpenError::Length(segment) => Some(*segment),
+        OpenError::Segment(segment) | OpenError::Length(segment) => Some(*segment),
         _ => None,
     }
 }

@@ -21,10 +21,7 @@ pub use self::place::{Found, Kind, PackageFiles, ReadSeek, StoredFolder, StoredT
 use super::canonical::CanonicalError;
 use super::manifest::{self, FileEntry, MANIFEST, Manifest, PlainEntry, SIGNATURE};
 use super::sign::{MANIFEST_TYPE, SignatureError, SigningKey};
-use crate::vault::{EncryptedReader, OpenError, SessionKey};
-
-/// What every encrypted file begins with.
-pub(super) const ENCRYPTED: &[u8; 8] = b"SPORTVLT";
+use crate::vault::{self, EncryptedReader, HEADER_BYTES, OpenError, SessionKey};
 
 /// How much is read at once.
 const BLOCK: usize = 64 << 10;
@@ -151,11 +148,14 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), SealError> {
     written().map_err(|source| SealError::File { path: path.to_owned(), source })
 }
 
-/// Whether a file of a package begins as encrypted ones do.
-fn is_encrypted(files: &dyn PackageFiles, path: &str) -> io::Result<bool> {
+/// Whether a file of a package is an encrypted one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_encrypted(files: &dyn PackageFiles, path: &str) -> io::Result<bool> {
     let mut head = Vec::new();
-    files.open(path)?.take(ENCRYPTED.len() as u64).read_to_end(&mut head)?;
-    Ok(head == ENCRYPTED)
+    files.open(path)?.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    Ok(vault::is_encrypted(&head))
 }
 
 /// A file's name without its folders: encryption binds a file to it.

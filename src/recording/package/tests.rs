@@ -275,7 +275,7 @@ impl Memory {
     /// In which piece of an original a byte lies.
     fn piece(&self, path: &str, byte: usize) -> u64 {
         let chain = &self.0[&path.replace(".webm", ".chain.jsonl")];
-        let encrypted = self.0[path].starts_with(ENCRYPTED);
+        let encrypted = vault::is_encrypted(&self.0[path]);
         let (mut end, mut piece) = (0, 0);
         for line in String::from_utf8(chain.clone()).unwrap().lines() {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -306,7 +306,7 @@ fn a_whole_package_is_whole_with_and_without_the_sessions_key() {
         }
         let loose = verify(&small.folder.path().join("originals"), |_, _| {}).unwrap();
         assert!(
-            loose.files.iter().all(|file| file.complete && file.encrypted == encrypted && file.clusters == CLUSTERS)
+            loose.files.iter().all(|file| file.finished && file.encrypted == encrypted && file.clusters == CLUSTERS)
         );
     }
 }
