@@ -60,6 +60,7 @@ pub struct Node {
     clock: Clock,
     new_keys: Vec<(Scope, Secret)>,
     secrets: PathBuf,
+    encrypts: bool,
 }
 
 /// Why the node did not start, by who is at fault.
@@ -192,6 +193,8 @@ impl Node {
             posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
+            recording_keys: Arc::clone(&recording_keys),
+            encrypt: config.recording.encrypt,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
@@ -225,12 +228,18 @@ impl Node {
             clock,
             new_keys,
             secrets,
+            encrypts: config.recording.encrypt,
         })
     }
 
     /// The address that pages and REST answer on, with the port that was bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether rooms are recorded encrypted.
+    pub fn encrypts_recordings(&self) -> bool {
+        self.encrypts
     }
 
     /// Everything this node answers, as a service: what [`Node::run`] puts on the socket.

@@ -83,8 +83,18 @@ impl Draft<'_> {
                 }
                 Ok(())
             }
+            Command::RecordingRecovered { participant, connection, file, until_ms, tail_bytes } => {
+                self.emit(Event::RecordingRecovered { participant, connection, file, until_ms, tail_bytes });
+                Ok(())
+            }
             Command::Restarted => {
                 self.restarted();
+                Ok(())
+            }
+            Command::WallClockSet { by_ms } => {
+                if self.room.is_open() {
+                    self.emit(Event::WallClockSet { by_ms });
+                }
                 Ok(())
             }
             Command::Tick => Ok(()),

@@ -96,6 +96,15 @@ pub enum Event {
     RecordingLost { reason: RecordingFault },
     /// It is recorded again, in new files.
     RecordingResumed,
+    /// An original that a crash left unfinished was cut to its last whole cluster: it goes on for `until_ms` from its
+    /// beginning, and the `tail_bytes` after that are kept beside it.
+    RecordingRecovered {
+        participant: ParticipantId,
+        connection: ConnectionId,
+        file: String,
+        until_ms: u64,
+        tail_bytes: u64,
+    },
     /// A feature was switched.
     FeatureSet { feature: Feature, on: bool },
     /// Every required role is present. Opens a presence interval; `ago_ms`: how long before this entry.
@@ -115,6 +124,9 @@ pub enum Event {
     /// The node came up again: all connections are gone and the monotonic clock starts anew. Not written while the
     /// room is only scheduled, or over: nothing in it then hangs on that clock.
     NodeRestarted,
+    /// The wall clock was set by so many milliseconds, back if they are negative: the times that people read jump here,
+    /// those of media and presence do not.
+    WallClockSet { by_ms: i64 },
 }
 
 /// Why a room that was live is not.
