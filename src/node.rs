@@ -193,7 +193,7 @@ impl Node {
             posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
-            recording_keys: Arc::new(recording_keys),
+            recording_keys: Arc::clone(&recording_keys),
             encrypt: config.recording.encrypt,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;

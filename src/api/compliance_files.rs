@@ -33,6 +33,12 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 #[expect(dead_code, reason = "the document is made from the type alone")]
 pub struct FileBytes(Vec<u8>);
 
+/// A manifest: what a package says of its session, and the hash of every file in it.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = Object)]
+#[expect(dead_code, reason = "the document is made from the type alone")]
+pub struct ManifestDocument(Vec<u8>);
+
 /// How a media element names its access.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -72,8 +78,8 @@ pub struct RangeHeader {
 /// Read the manifest
 #[utoipa::path(get, path = "/v1/recordings/{room}/manifest", tag = "compliance", security(("compliance key" = [])),
     params(("room" = RoomId, Path, description = "The room"), AccessHeader, ReadParameters),
-    responses((status = 200, description = "`manifest.json`, to the byte", body = FileBytes,
-        content_type = "application/json")))]
+    responses((status = 200, description = "`manifest.json`, to the byte", body = ManifestDocument,
+        content_type = "application/json", example = json!({"schema": "sportello-manifest/1", "revision": 1}))))]
 async fn read_manifest(
     reader: Reader,
     State(api): State<Api>,

@@ -108,8 +108,15 @@ impl Evidence {
     }
 
     /// Something of the room was recorded, even if it is destroyed by now.
-    async fn must_be_known(&self, room: RoomId) -> Result<(), Error> {
-        if self.0.store.was_recorded(room).await? { Ok(()) } else { Err(Error::UnknownRecording) }
+    ///
+    /// # Errors
+    /// [`Error::UnknownRecording`].
+    pub async fn must_be_known(&self, room: RoomId) -> Result<(), Error> {
+        // A meeting that goes on and is not encrypted has nothing but its folder yet.
+        if self.0.store.was_recorded(room).await? || self.place(room).await.is_ok() {
+            return Ok(());
+        }
+        Err(Error::UnknownRecording)
     }
 }
 

@@ -375,7 +375,8 @@ impl Composition {
             self.begun,
             HEIGHT - TIME_LINE + 9
         ));
-        chains.push(format!("[on{}]{}[picture]", self.labels.len(), labels.join(",")));
+        // The black that all is laid on could be seen through, and codecs refuse that.
+        chains.push(format!("[on{}]{},format=yuv420p[picture]", self.labels.len(), labels.join(",")));
         chains.join(";")
     }
 }

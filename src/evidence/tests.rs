@@ -19,7 +19,7 @@ use crate::recording::package::{Checks, StoredTar, check_package, file_entries, 
 use crate::room::ledger::{self, Head};
 use crate::room::{Entry, Event, Phase, Profile, Role};
 use crate::store::{
-    Appointment, Hash, JobState, NewRoom, PackageState, Person, Personal, RecordingFilter, SealedPackage,
+    Appointment, Hash, JobKind, JobState, NewRoom, PackageState, Person, Personal, RecordingFilter, SealedPackage,
 };
 use crate::vault::{FileSealer, FixedWriter, KekFile, SessionKey};
 
@@ -503,7 +503,11 @@ async fn a_check_finds_a_flipped_byte_and_names_the_file() {
 /// A session copy with a tone and two cameras, the second of which comes late.
 fn session_copy(folder: &Path) -> Vec<u8> {
     let made = folder.join("made.webm");
-    let sources = ["sine=frequency=440:duration=2", "testsrc=size=320x240:rate=25:duration=2", "testsrc2=size=160x120:rate=25:duration=1"];
+    let sources = [
+        "sine=frequency=440:duration=2",
+        "testsrc=size=320x240:rate=25:duration=2",
+        "testsrc2=size=160x120:rate=25:duration=1",
+    ];
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-nostdin"]);
     for (place, source) in sources.iter().enumerate() {
@@ -520,7 +524,14 @@ fn session_copy(folder: &Path) -> Vec<u8> {
 /// Codecs, size and length of a film.
 fn looked_at(film: &Path) -> String {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-show_entries", "stream=codec_name,width,height:format=duration", "-of", "compact=nk=1"]);
+    command.args([
+        "-v",
+        "error",
+        "-show_entries",
+        "stream=codec_name,width,height:format=duration",
+        "-of",
+        "compact=nk=1",
+    ]);
     String::from_utf8(command.arg(film).output().unwrap().stdout).unwrap()
 }
 
@@ -585,7 +596,7 @@ async fn exports_are_forgotten_after_their_time_and_with_their_recording() {
     let folder = world.at(&format!("exports/{}", recorded.room));
     let (id, at) = (JobId::new(now()), now() - SignedDuration::from_hours(2));
     let access = access_of(CALLER, Action::ExportAsked, Some(recorded.room), WHY, detail([]));
-    let kind = crate::store::JobKind::ExportWebm;
+    let kind = JobKind::ExportWebm;
     world.store().add_job(id, kind, &access, recorded.room, 5, at).await.unwrap();
     world.store().begin_job(at).await.unwrap().unwrap();
     world.store().end_job(id, Ok(&detail([])), at).await.unwrap();

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::id::{AccessId, JobId, ParticipantId, RoomId};
 use crate::recording::sign::Jwk;
@@ -223,7 +224,7 @@ pub struct JobView {
     pub progress_percent: f64,
     /// What came out; `null` until it is done. Of a check: `verified`, and if that is false, `fault`: the file, cluster or
     /// line that is wrong. Of an export: `file`, its `bytes` and `sha256`.
-    #[schema(value_type = Option<Object>, example = json!({"verified": true, "files": 9, "bytes": 148_211_733}))]
+    #[schema(schema_with = result_schema)]
     pub result: Option<Map<String, Value>>,
     /// Why it failed; `null`: it did not.
     #[schema(example = "ffmpeg is not installed on the server")]
@@ -234,6 +235,18 @@ pub struct JobView {
     /// When it changed last, RFC 3339.
     #[schema(example = "2026-01-20T10:16:31Z")]
     pub updated: Timestamp,
+}
+
+/// `utoipa` loses the attribute `example` on objects of any form.
+fn result_schema() -> Object {
+    let description = "What came out; `null` until it is done. Of a check: `verified`, and if that is false, `fault`: the \
+                       file, cluster or line that is wrong. Of an export: `file`, its `bytes` and `sha256`.";
+    let example = json!({"verified": true, "files": 9, "bytes": 148_211_733});
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some(description))
+        .examples([example])
+        .build()
 }
 
 impl From<Job> for JobView {
