@@ -65,6 +65,11 @@ impl Frames {
         self.counts
     }
 
+    /// Whether nothing that comes can be decoded before a keyframe.
+    pub(super) fn awaits_keyframe(&self) -> bool {
+        self.broken
+    }
+
     /// Arrival of the first packet of the frame that is not whole yet.
     pub(super) fn waiting_since(&self) -> Option<MonoTime> {
         self.partial.as_ref().map(|partial| partial.frame.arrival)

@@ -84,6 +84,8 @@ pub(super) struct Intake {
     rotation: Option<u8>,
     missing: u64,
     gaps: u64,
+    /// Arrival of the newest packet that was not padding.
+    newest: MonoTime,
 }
 
 /// Where an intake puts what it made.
@@ -112,6 +114,7 @@ impl Intake {
             rotation: None,
             missing: 0,
             gaps: 0,
+            newest: MonoTime::ZERO,
         }
     }
 
@@ -133,6 +136,9 @@ impl Intake {
             self.ssrc = Some(packet.ssrc);
         }
         let arrival = packet.arrival;
+        if !packet.payload.is_empty() {
+            self.newest = self.newest.max(arrival);
+        }
         self.reorder.push(packet, &mut released);
         self.work(&mut released, arrival, outlet);
     }
@@ -156,6 +162,16 @@ impl Intake {
         if let Some(moment) = sender.observe(report) {
             self.clock.correct(report.ssrc, report.rtp_timestamp, moment);
         }
+    }
+
+    /// Whether this is a picture of which nothing can be decoded before a keyframe.
+    pub(super) fn awaits_keyframe(&self) -> bool {
+        self.codec == Codec::Vp8 && self.frames.awaits_keyframe()
+    }
+
+    /// Arrival of the newest packet that was not padding.
+    pub(super) fn newest(&self) -> MonoTime {
+        self.newest
     }
 
     /// Arrival of the oldest packet that is not in a block yet.

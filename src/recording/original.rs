@@ -99,11 +99,21 @@ pub(super) struct OpenOriginal {
     /// Whole lines for the side file, not appended yet, and since when the oldest waits.
     lines: Vec<u8>,
     lines_since: Option<MonoTime>,
+    /// What is on disk for sure.
+    synced: Option<Original>,
 }
 
 impl OpenOriginal {
     pub(super) fn new(name: Name, uid: u64) -> Self {
-        Self { name, muxer: Muxer::new(uid), files: None, streams: Vec::new(), lines: Vec::new(), lines_since: None }
+        Self {
+            name,
+            muxer: Muxer::new(uid),
+            files: None,
+            streams: Vec::new(),
+            lines: Vec::new(),
+            lines_since: None,
+            synced: None,
+        }
     }
 
     /// Says that a packet came; `false` if this original cannot hold its source.
@@ -151,6 +161,16 @@ impl OpenOriginal {
     /// Arrival of the oldest block that is not on disk.
     pub(super) fn waiting_since(&self) -> Option<MonoTime> {
         self.muxer.waiting_since()
+    }
+
+    /// Whether a picture's inter-frames are dropped until its first keyframe in this file.
+    pub(super) fn awaits_keyframe(&self, source: Source) -> bool {
+        !source.is_audio() && self.muxer.awaits_keyframe(source)
+    }
+
+    /// Lets go of the files as they are; what is said of them is what was synced. `None`: nothing ever was.
+    pub(super) fn give_up(self) -> Option<Original> {
+        self.synced
     }
 
     /// The sources that the file has, or would now get, tracks for.
@@ -205,15 +225,7 @@ impl OpenOriginal {
             }
         }
         self.append(&cut.unwrap_or_default(), desk)?;
-        let (sources, duration_ms) = (self.muxer.sources(), self.muxer.duration_ms());
-        Ok(self.files.map(|files| Original {
-            file: files.name().to_owned(),
-            sources,
-            bytes: files.chain().bytes(),
-            clusters: files.chain().clusters(),
-            duration_ms,
-            chain_head: files.chain().head().to_owned(),
-        }))
+        Ok(self.synced)
     }
 
     fn append(&mut self, cut: &Cut, desk: &mut Desk<'_>) -> Result<(), Failure> {
@@ -239,6 +251,14 @@ impl OpenOriginal {
         let begin = desk.clock.mono();
         files.sync()?;
         metrics::histogram!("sportello_recording_sync_seconds").record(desk.clock.mono().since(begin).as_secs_f64());
+        self.synced = Some(Original {
+            file: files.name().to_owned(),
+            sources: self.muxer.sources(),
+            bytes: files.chain().bytes(),
+            clusters: files.chain().clusters(),
+            duration_ms: self.muxer.duration_ms(),
+            chain_head: files.chain().head().to_owned(),
+        });
         Ok(())
     }
 

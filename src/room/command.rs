@@ -153,6 +153,22 @@ pub enum Command {
     },
     /// The recorder writes again, into new files.
     RecordingResumed,
+    /// A picture arrives and nothing of it can be recorded, because no keyframe comes.
+    PictureMissing {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Which source.
+        source: Source,
+        /// Since when.
+        since: MonoTime,
+    },
+    /// It is recorded again, or does not arrive any more.
+    PictureBack {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Which source.
+        source: Source,
+    },
     /// The node came up again; every connection is gone.
     Restarted,
     /// A deadline may have passed.

@@ -1,0 +1,380 @@
+//! Space for recordings: what is free on each disk, and the bytes that are taken for a room before it opens.
+//!
+//! Where the file system can, the bytes are really taken: a file of that size in the room's folder ([`RESERVATION`]),
+//! shrunk as the room's originals grow and removed at the end. Where it cannot, they are only counted.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::file::{Append, Disk};
+use crate::media::RecordingFault;
+
+/// The file in a room's folder that holds its bytes.
+const RESERVATION: &str = ".reserved";
+
+/// A reservation gives back at least so much at once: a step costs the file system a change of its books. Larger steps
+/// leave more to whoever else writes to the disk.
+const STEP: u64 = 1 << 20;
+
+/// A room whose recording broke begins anew only with so much time's bytes at hand: on a disk that is all but full it
+/// would break again at once, and the meeting with it.
+const AHEAD: Duration = Duration::from_secs(30);
+
+/// How much space recordings take and leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceConfig {
+    /// Bytes that one person's original is expected to grow by each second.
+    pub bytes_per_second: u64,
+    /// Bytes of each disk that no reservation takes.
+    pub floor: u64,
+}
+
+/// What a room is expected to need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// How many people are booked.
+    pub people: u32,
+    /// How long it will last.
+    pub lasts: Duration,
+}
+
+/// Why no bytes were reserved.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReserveError {
+    /// They are not there.
+    #[error("{wanted} bytes are wanted and {free} are free")]
+    Full { wanted: u64, free: u64 },
+    /// The disk failed.
+    #[error("{}: {source}", .path.display())]
+    Disk { path: PathBuf, source: io::Error },
+}
+
+impl ReserveError {
+    /// The word for it in the room.
+    pub(super) fn fault(&self) -> RecordingFault {
+        match self {
+            Self::Full { .. } => RecordingFault::DiskFull,
+            Self::Disk { .. } => RecordingFault::NotWritable,
+        }
+    }
+}
+
+impl SpaceConfig {
+    /// Bytes that a room is expected to write.
+    pub(super) fn bytes(&self, need: Need) -> u64 {
+        let each = self.bytes_per_second.saturating_mul(need.lasts.as_secs());
+        each.saturating_mul(need.people.into())
+    }
+
+    /// Bytes that must be at hand when a room's recording begins, anew or for the first time.
+    pub(super) fn ahead(&self, need: Need) -> u64 {
+        self.bytes(Need { lasts: need.lasts.min(AHEAD), ..need })
+    }
+}
+
+/// Bytes that may still be written below a folder that may not be there yet.
+pub(super) fn free(folder: &Path) -> io::Result<u64> {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let figures = statvfs(there)?;
+    Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+}
+
+/// A file that takes bytes of a disk.
+pub(super) trait Hold: std::fmt::Debug + Send {
+    /// Takes more, or gives back. [`io::ErrorKind::Unsupported`]: the file system cannot take any.
+    fn resize(&mut self, bytes: u64) -> io::Result<()>;
+}
+
+/// Makes one that takes nothing yet, in place of one that an earlier run may have left.
+pub(super) fn hold(path: &Path) -> io::Result<Box<dyn Hold>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    Ok(Box::new(LocalHold { file, held: 0 }))
+}
+
+#[derive(Debug)]
+struct LocalHold {
+    file: File,
+    held: u64,
+}
+
+impl Hold for LocalHold {
+    fn resize(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes > self.held {
+            // The system call, not libc's stand-in for it, which would write the whole file.
+            if let Err(error) = fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+                // What it took before it failed.
+                self.file.set_len(self.held)?;
+                return Err(error.into());
+            }
+        } else {
+            self.file.set_len(bytes)?;
+        }
+        self.held = bytes;
+        Ok(())
+    }
+}
+
+/// One of the folders of recordings, and how its disk stands.
+#[derive(Debug)]
+pub(super) struct Volume {
+    pub(super) folder: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// As it was last looked at.
+    free: AtomicU64,
+    /// Bytes that reservations hold.
+    reserved: AtomicU64,
+    /// Those of them that the file system does not know of.
+    counted: AtomicU64,
+}
+
+impl Volume {
+    pub(super) fn new(folder: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { folder, disk, free: 0.into(), reserved: 0.into(), counted: 0.into() }
+    }
+
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Looks how much is free.
+    pub(super) fn look(&self) {
+        let free = self.disk.free(&self.folder).unwrap_or_else(|error| {
+            tracing::warn!(folder = %self.folder.display(), %error, "the disk does not say how much is free");
+            0
+        });
+        self.free.store(free, Ordering::Relaxed);
+        let folder = self.folder.display().to_string();
+        metrics::gauge!("sportello_recording_free_bytes", "folder" => folder.clone()).set(figure(free));
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        metrics::gauge!("sportello_recording_reserved_bytes", "folder" => folder).set(figure(reserved));
+    }
+
+    /// Bytes that were neither written nor reserved when it was last looked at.
+    pub(super) fn unreserved(&self) -> u64 {
+        self.free.load(Ordering::Relaxed).saturating_sub(self.counted.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, held: u64, counted: bool, before: u64) {
+        for sum in [Some(&self.reserved), counted.then_some(&self.counted)].into_iter().flatten() {
+            sum.fetch_add(held, Ordering::Relaxed);
+            sum.fetch_sub(before, Ordering::Relaxed);
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn figure(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+/// The bytes that one room holds. Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    volume: Arc<Volume>,
+    path: PathBuf,
+    /// `None`: the file system takes no bytes for files that are not written.
+    file: Option<Box<dyn Hold>>,
+    held: u64,
+    /// Given back for what is about to be written.
+    ahead: u64,
+}
+
+impl Reservation {
+    /// One that holds nothing yet, for a room whose folder is this.
+    pub(super) fn empty(volume: Arc<Volume>, folder: &Path) -> Self {
+        Self { volume, path: folder.join(RESERVATION), file: None, held: 0, ahead: 0 }
+    }
+
+    /// Sees to it that at least so many bytes are held, and leaves `floor` bytes of the disk.
+    pub(super) fn hold_at_least(&mut self, bytes: u64, floor: u64) -> Result<(), ReserveError> {
+        if bytes <= self.held {
+            return Ok(());
+        }
+        let more = bytes - self.held;
+        let failed = |path: &Path, source| ReserveError::Disk { path: path.to_owned(), source };
+        // Asked first: taking what is not there would leave everybody else without any for a moment.
+        let free = self.volume.disk.free(&self.volume.folder).map_err(|error| failed(&self.path, error))?;
+        let counted = self.volume.counted.load(Ordering::Relaxed);
+        let full = ReserveError::Full { wanted: more, free: free.saturating_sub(counted) };
+        if free.saturating_sub(counted) < more.saturating_add(floor) {
+            return Err(full);
+        }
+        match self.take(bytes) {
+            Ok(file) => {
+                self.volume.note(bytes, file.is_none(), self.held);
+                (self.file, self.held) = (file, bytes);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(full)
+            }
+            Err(error) => Err(failed(&self.path, error)),
+        }
+    }
+
+    fn take(&mut self, bytes: u64) -> io::Result<Option<Box<dyn Hold>>> {
+        if self.held > 0 && self.file.is_none() {
+            return Ok(None);
+        }
+        if let Some(folder) = self.path.parent() {
+            self.volume.disk.make_folder(folder)?;
+        }
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.volume.disk.hold(&self.path)?,
+        };
+        match file.resize(bytes) {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported && self.held == 0 => {
+                tracing::debug!(folder = %self.volume.folder.display(), "this file system reserves nothing");
+                self.remove_file();
+                Ok(None)
+            }
+            Err(error) => {
+                if self.held > 0 {
+                    self.file = Some(file);
+                } else {
+                    self.remove_file();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back what so many bytes, about to be written, need.
+    fn spend(&mut self, bytes: u64) {
+        if self.ahead < bytes && self.held > 0 {
+            let give = (bytes - self.ahead).max(STEP).min(self.held);
+            let left = self.held - give;
+            if let Some(Err(error)) = self.file.as_mut().map(|file| file.resize(left)) {
+                // The write will tell whether that matters.
+                tracing::warn!(path = %self.path.display(), %error, "reserved bytes could not be given back");
+            }
+            self.volume.note(left, self.file.is_none(), self.held);
+            self.held = left;
+            self.ahead += give;
+        }
+        self.ahead = self.ahead.saturating_sub(bytes);
+    }
+
+    fn give_back(&mut self) {
+        self.volume.note(0, self.file.is_none(), self.held);
+        (self.held, self.ahead) = (0, 0);
+        if self.file.take().is_some() {
+            self.remove_file();
+        }
+    }
+
+    fn remove_file(&self) {
+        if let Err(error) = self.volume.disk.remove(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a reservation could not be removed");
+        }
+        // A room of which nothing was recorded leaves nothing; a folder that is not empty stays.
+        if let Some(folder) = self.path.parent() {
+            let _full = fs::remove_dir(folder);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Removes what an earlier run reserved in a room's folder and had no time to give back.
+pub(super) fn remove_leftover(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(RESERVATION)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A room's reservation, which its files draw on.
+#[derive(Clone, Debug)]
+pub(super) struct Purse(Arc<Mutex<Reservation>>);
+
+impl Purse {
+    pub(super) fn new(reservation: Reservation) -> Self {
+        Self(Arc::new(Mutex::new(reservation)))
+    }
+
+    pub(super) fn hold_at_least(&self, bytes: u64, floor: u64) -> Result<(), ReserveError> {
+        self.lock().hold_at_least(bytes, floor)
+    }
+
+    pub(super) fn give_back(&self) {
+        self.lock().give_back();
+    }
+
+    fn spend(&self, bytes: usize) {
+        self.lock().spend(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reservation> {
+        // Nothing in here panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A disk as one room writes to it: each append first gives back that much of what the room holds.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) purse: Purse,
+}
+
+#[derive(Debug)]
+struct ReservedFile {
+    file: Box<dyn Append>,
+    purse: Purse,
+}
+
+impl Disk for Reserved {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        self.disk.make_folder(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Append>> {
+        Ok(Box::new(ReservedFile { file: self.disk.create(path)?, purse: self.purse.clone() }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_folder(path)
+    }
+
+    fn free(&self, folder: &Path) -> io::Result<u64> {
+        self.disk.free(folder)
+    }
+
+    fn hold(&self, path: &Path) -> io::Result<Box<dyn Hold>> {
+        self.disk.hold(path)
+    }
+}
+
+impl Append for ReservedFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.purse.spend(bytes.len());
+        self.file.append(bytes)
+    }
+
+    fn retract(&mut self) {
+        self.file.retract();
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
