@@ -121,7 +121,7 @@ impl DiskError {
         use io::ErrorKind as Kind;
         let (Self::Open { source, .. } | Self::Write { source, .. }) = self;
         match (self, source.kind()) {
-            (_, Kind::StorageFull | Kind::QuotaExceeded) => RecordingFault::DiskFull,
+            (_, Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge) => RecordingFault::DiskFull,
             (
                 Self::Open { .. },
                 Kind::PermissionDenied

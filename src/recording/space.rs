@@ -18,8 +18,8 @@ use crate::media::RecordingFault;
 /// The file in a room's folder that holds its bytes.
 const RESERVATION: &str = ".reserved";
 
-/// A reservation gives back at least so much at once: a step costs the file system a change of its books. Larger steps
-/// leave more to whoever else writes to the disk.
+/// A reservation gives back so much at once, or an eighth of it if that is less: a step costs the file system a change
+/// of its books. Larger steps leave more to whoever else writes to the disk.
 const STEP: u64 = 1 << 20;
 
 /// A room whose recording broke begins anew only with so much time's bytes at hand: on a disk that is all but full it
@@ -250,7 +250,7 @@ impl Reservation {
     /// Gives back what so many bytes, about to be written, need.
     fn spend(&mut self, bytes: u64) {
         if self.ahead < bytes && self.held > 0 {
-            let give = (bytes - self.ahead).max(STEP).min(self.held);
+            let give = (bytes - self.ahead).max(STEP.min(self.held / 8)).min(self.held);
             let left = self.held - give;
             if let Some(Err(error)) = self.file.as_mut().map(|file| file.resize(left)) {
                 // The write will tell whether that matters.
@@ -376,5 +376,126 @@ impl Append for ReservedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::LocalDisk;
+    use super::*;
+
+    /// A disk of this many bytes, on which files can be held or not.
+    #[derive(Debug)]
+    struct Small {
+        free: u64,
+        holds: bool,
+    }
+
+    #[derive(Debug)]
+    struct Unsupported;
+
+    impl Hold for Unsupported {
+        fn resize(&mut self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    impl Disk for Small {
+        fn make_folder(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.make_folder(path)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn Append>> {
+            LocalDisk.create(path)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.remove(path)
+        }
+
+        fn sync_folder(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.sync_folder(path)
+        }
+
+        fn free(&self, _: &Path) -> io::Result<u64> {
+            Ok(self.free)
+        }
+
+        fn hold(&self, path: &Path) -> io::Result<Box<dyn Hold>> {
+            if self.holds { hold(path) } else { Ok(Box::new(Unsupported)) }
+        }
+    }
+
+    fn volume(folder: &Path, free: u64, holds: bool) -> Arc<Volume> {
+        let volume = Volume::new(folder.to_owned(), Arc::new(Small { free, holds }));
+        volume.look();
+        Arc::new(volume)
+    }
+
+    fn taken(path: &Path) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+    }
+
+    #[test]
+    fn bytes_are_really_taken_shrink_with_what_is_written_and_are_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = folder.path().join("room");
+        let volume = volume(folder.path(), 100 << 20, true);
+        let mut held = Reservation::empty(Arc::clone(&volume), &room);
+        held.hold_at_least(8 << 20, 0).unwrap();
+        let file = room.join(RESERVATION);
+        assert!(taken(&file) >= 8 << 20, "{} bytes", taken(&file));
+        assert_eq!(volume.unreserved(), 100 << 20, "the file system itself says what is free");
+
+        held.spend(10);
+        assert_eq!(fs::metadata(&file).unwrap().len(), 7 << 20);
+        held.spend((1 << 20) - 10);
+        assert_eq!(fs::metadata(&file).unwrap().len(), 7 << 20, "of what was given back before");
+        held.spend(3 << 20);
+        assert_eq!(fs::metadata(&file).unwrap().len(), 4 << 20);
+        held.spend(100 << 20);
+        assert_eq!(fs::metadata(&file).unwrap().len(), 0);
+        held.hold_at_least(2 << 20, 0).unwrap();
+        assert!(taken(&file) >= 2 << 20, "taken anew");
+        drop(held);
+        assert!(!file.exists() && !room.exists(), "nothing was recorded, nothing is left");
+        assert_eq!(volume.reserved.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn where_files_cannot_be_held_bytes_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = volume(folder.path(), 10_000, false);
+        let mut first = Reservation::empty(Arc::clone(&volume), &folder.path().join("first"));
+        first.hold_at_least(6_000, 1_000).unwrap();
+        assert_eq!(volume.unreserved(), 4_000);
+        let mut second = Reservation::empty(Arc::clone(&volume), &folder.path().join("second"));
+        let refused = second.hold_at_least(3_500, 1_000).unwrap_err();
+        assert!(matches!(refused, ReserveError::Full { wanted: 3_500, free: 4_000 }), "{refused}");
+        assert_eq!(refused.fault(), RecordingFault::DiskFull);
+        first.spend(6_000);
+        assert_eq!(volume.unreserved(), 10_000, "what was written shows in what is free");
+        second.hold_at_least(3_500, 1_000).unwrap();
+        drop((first, second));
+        assert_eq!(volume.unreserved(), 10_000);
+    }
+
+    #[test]
+    fn no_reservation_takes_the_floor() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = volume(folder.path(), 5 << 20, true);
+        let mut held = Reservation::empty(volume, &folder.path().join("room"));
+        assert!(matches!(held.hold_at_least(4 << 20, (1 << 20) + 1), Err(ReserveError::Full { .. })));
+        assert!(!folder.path().join("room").exists(), "and nothing is left of the attempt");
+        held.hold_at_least(4 << 20, 1 << 20).unwrap();
+    }
+
+    #[test]
+    fn a_room_needs_bytes_by_people_and_time() {
+        let config = SpaceConfig { bytes_per_second: 200_000, floor: 0 };
+        let need = Need { people: 3, lasts: Duration::from_mins(30) };
+        assert_eq!(config.bytes(need), 1_080_000_000);
+        assert_eq!(config.ahead(need), 18_000_000, "half a minute");
     }
 }
