@@ -25,13 +25,17 @@ use crate::room::Profile;
 use crate::sfu::SfuConfig;
 
 mod messages;
+mod packages;
+
+pub use self::packages::{Packages, Sealing};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "SPORTELLO__";
 /// What `config show` and problems print in place of a password.
 const REDACTED: &str = "…";
 /// Keys whose values are secret, or may hold one.
-const SECRET_KEYS: [&str; 3] = ["webhooks.secrets", "sms.gateway_body", "sms.gateway_authorization"];
+const SECRET_KEYS: [&str; 4] =
+    ["webhooks.secrets", "sms.gateway_body", "sms.gateway_authorization", "packages.secret_access_key"];
 
 /// The node's whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -46,6 +50,10 @@ pub struct Config {
     pub storage: Storage,
     /// The recorder.
     pub recording: Recording,
+    /// Where sealed packages are kept.
+    pub packages: Packages,
+    /// How they are sealed.
+    pub sealing: Sealing,
     /// Rules that all rooms share.
     pub rooms: Rooms,
     /// Section `webhooks`; `None`: there are none.
@@ -345,22 +353,26 @@ impl<'a> Reader<'a> {
         let media = self.media();
         let storage = self.storage();
         let recording = self.recording();
+        let packages = self.packages();
+        let sealing = self.sealing();
         let rooms = self.rooms();
         let webhooks = self.webhooks();
         let sms = self.sms();
         let log = self.log();
-        match (http, media, storage, recording, rooms, webhooks, sms, log) {
+        match (http, media, storage, recording, packages, sealing, rooms, webhooks, sms, log) {
             (
                 Some(http),
                 Some(media),
                 Some(storage),
                 Some(recording),
+                Some(packages),
+                Some(sealing),
                 Some(rooms),
                 Some(webhooks),
                 Some(sms),
                 Some(log),
             ) if self.problems.is_empty() => {
-                Ok(Config { http, oidc, media, storage, recording, rooms, webhooks, sms, log })
+                Ok(Config { http, oidc, media, storage, recording, packages, sealing, rooms, webhooks, sms, log })
             }
             _ => Err(Problems(self.problems)),
         }

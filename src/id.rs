@@ -72,3 +72,11 @@ id! {
     /// One webhook or text message: the same at every attempt.
     MessageId
 }
+id! {
+    /// One opened access to a room's recordings.
+    AccessId
+}
+id! {
+    /// One piece of long work: a verification, an export.
+    JobId
+}

@@ -21,12 +21,15 @@
 //! | part | what it is | uses |
 //! |---|---|---|
 //! | [`clock`], [`id`], [`media`] | the vocabulary; only `clock` reads time | nothing |
+//! | [`audit`] | the chain of who looked at which recording: pure | vocabulary |
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
+//! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
-//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `rtp` |
-//! | [`store`] | SQLite: rooms, people, ledgers, sessions, keys | types of `room`, `recording` |
+//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
+//! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
+//! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
 //! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
@@ -40,6 +43,7 @@
 //! `use crate::` lines and holds this table true.
 
 pub mod api;
+pub mod audit;
 pub mod calendar;
 pub mod clock;
 pub mod config;
@@ -49,10 +53,12 @@ pub mod keys;
 pub mod media;
 pub mod node;
 pub mod notify;
+pub mod objects;
 pub mod recording;
 pub mod room;
 pub mod rtp;
 pub mod sfu;
 pub mod store;
 pub mod telemetry;
+pub mod vault;
 pub mod web;

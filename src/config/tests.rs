@@ -35,7 +35,7 @@ fn every_wrong_value_is_named_with_key_value_and_what_is_allowed() {
         "recording.thread (",
         "no such key; there are folder, longest_silence_ms, reserve_bytes_per_second, reserve_floor_mb, threads",
         "recorder (",
-        "no such section; there are http, log, media, oidc, recording, rooms, sms, storage, webhooks",
+        "no such section; there are http, log, media, oidc, packages, recording, rooms, sealing, sms, storage, webhooks",
         "\"text\" or \"json\"",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
@@ -139,7 +139,7 @@ fn a_database_password_is_never_shown() {
 
 #[test]
 fn recordings_go_to_one_folder_or_to_several() {
-    let folders = |value: figment::value::Value| {
+    let folders = |value: Value| {
         let read = Sources::with_preset(&[("recording.folder", value)]).read();
         read.map(|config| config.recordings()).map_err(|problems| problems.to_string())
     };
@@ -150,4 +150,22 @@ fn recordings_go_to_one_folder_or_to_several() {
         let wrong: Vec<String> = wrong.into_iter().map(str::to_owned).collect();
         assert!(folders(wrong.into()).unwrap_err().contains("a list of different folders"));
     }
+}
+
+#[test]
+fn packages_go_to_a_folder_or_a_bucket_and_the_secret_is_never_shown() {
+    assert!(Sources::new(None).read().unwrap().packages.place.is_none(), "beside everything else that is kept");
+    let text = problems(&[("packages.url", "ftp://host/x".into()), ("packages.access_key_id", "id".into())]);
+    for expected in ["packages.url = \"ftp://host/x\"", "s3://bucket", "together with packages.secret_access_key"] {
+        assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+    }
+    let sources = Sources::with_preset(&[
+        ("packages.url", "s3://bucket/prefix?endpoint=http://127.0.0.1:9000&allow_http=true".into()),
+        ("packages.access_key_id", "id".into()),
+        ("packages.secret_access_key", "hunter2".into()),
+        ("sealing.timestamp_url", "tsa.example.it".into()),
+    ]);
+    assert!(!sources.show().unwrap().contains("hunter2"));
+    let text = sources.read().unwrap_err().to_string();
+    assert!(text.starts_with("sealing.timestamp_url") && text.lines().count() == 1, "{text}");
 }

@@ -14,21 +14,25 @@
 //! that stay empty. A source that begins later closes the original and begins the next one of the same connection, so
 //! several [`Fact::Finished`] may come for one connection.
 
+pub mod canonical;
 mod chain;
 mod connection;
 mod file;
 mod frames;
 mod intake;
+pub mod manifest;
 mod muxer;
 mod original;
 mod pictures;
 mod places;
 mod reorder;
 mod room;
+pub mod sign;
 mod space;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
+pub mod timestamp;
 mod verify;
 mod webm;
 

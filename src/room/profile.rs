@@ -169,6 +169,9 @@ pub struct Profile {
     /// Features that are on from the start; the others wait for the operator.
     #[serde(default)]
     pub features: Vec<Feature>,
+    /// How long a room's recordings are kept from its end on, days; `None`: until someone sets a date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
 }
 
 /// Why a text is not a profile. The configuration's fault.
@@ -182,6 +185,9 @@ pub struct ProfileError {
     /// What it may say.
     pub allowed: String,
 }
+
+/// Longest retention: a hundred years. Its only purpose is to catch a wrong number.
+const LONGEST_RETENTION_DAYS: u32 = 36_525;
 
 /// The built-in profiles.
 const SHIPPED: [&str; 2] =
@@ -229,7 +235,8 @@ impl Profile {
         let slot = u32::from(self.slot_minutes) * 60;
         within("minimum_presence_seconds", self.minimum_presence_seconds, 0..=slot.min(3_600))?;
         within("longest_absence_seconds", self.longest_absence_seconds, self.absence_grace_seconds + 1..=86_400)?;
-        within("longest_extension_hours", self.longest_extension_hours, 0..=720)
+        within("longest_extension_hours", self.longest_extension_hours, 0..=720)?;
+        self.retention_days.map_or(Ok(()), |days| within("retention_days", days, 1..=LONGEST_RETENTION_DAYS))
     }
 
     /// How long before the start the admission window opens.

@@ -80,10 +80,14 @@ impl Store {
         self.writer.close().await;
     }
 
-    /// Removes what nobody asks for any more: old answers and delivered messages.
+    /// Removes what nobody asks for any more: old answers, lapsed accesses and delivered messages.
     pub async fn purge(&self, now: Timestamp) -> Result<(), Error> {
         let before = |kept| now.saturating_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
         sqlx::query("DELETE FROM answers WHERE created < $1").bind(before(ANSWERS_KEPT)).execute(&self.writer).await?;
+        sqlx::query("DELETE FROM access_tokens WHERE expires < $1")
+            .bind(now.as_millisecond())
+            .execute(&self.writer)
+            .await?;
         loop {
             let purged = sqlx::query(
                 "DELETE FROM outbox WHERE position IN (
@@ -109,6 +113,18 @@ impl Store {
             .await?;
         let row = sqlx::query("SELECT value FROM node WHERE name = 'code key'").fetch_one(&self.readers).await?;
         Ok(super::row::hash(&row, "value")? == check)
+    }
+
+    /// Has the database's own copies of what was deleted go too, as far as that can be asked for: SQLite's log is
+    /// written back and emptied. What a PostgreSQL server keeps in its log and its backups is for its operator to
+    /// bound; it is of use only together with the key-encryption key, which is not in the database.
+    pub(super) async fn forget_deleted(&self) {
+        if self.kind == Kind::Sqlite {
+            // A reader may hold a part of it for now: then the next write goes over it sooner or later.
+            if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await {
+                tracing::warn!(%error, "the database's log could not be emptied after a key was destroyed");
+            }
+        }
     }
 
     /// A transaction that writes.
@@ -139,8 +155,9 @@ fn sqlite_options(connections: u32) -> AnyPoolOptions {
             Box::pin(async move {
                 // A ledger entry that was announced must survive a power cut: in WAL mode only FULL syncs each commit.
                 // Busy: another process (a backup, the `keys` command) holds the file; rooms wait so many milliseconds.
+                // Secure delete: a key that was destroyed must not be readable in a page that is not used any more.
                 let settings = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                                PRAGMA foreign_keys = ON";
+                                PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON";
                 sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
                 Ok(())
             })

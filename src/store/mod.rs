@@ -4,9 +4,12 @@
 //! written in one transaction, and are on disk when the call returns.
 
 mod access;
+mod accesses;
 mod database;
+mod jobs;
 mod language;
 mod outbox;
+mod packages;
 mod private;
 mod rooms;
 mod row;
@@ -16,8 +19,13 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use accesses::Grant;
 pub use database::Store;
+pub use jobs::{Job, JobKind, JobState};
 pub use language::Language;
+pub use packages::{
+    Destruction, Hold, PackageState, RecordingFilter, RecordingKey, RecordingRow, SealedPackage, StoredPackage,
+};
 pub use private::{Personal, Secret};
 pub use seal::{Purpose, Seal, SealError};
 pub use types::{

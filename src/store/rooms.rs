@@ -197,7 +197,7 @@ impl Store {
         Ok(rooms)
     }
 
-    async fn add_people(&self, rooms: &mut [RoomRow]) -> Result<(), Error> {
+    pub(super) async fn add_people(&self, rooms: &mut [RoomRow]) -> Result<(), Error> {
         if rooms.is_empty() {
             return Ok(());
         }
@@ -462,7 +462,7 @@ async fn taken(
         .collect()
 }
 
-fn room_row(row: &AnyRow) -> Result<RoomRow, Error> {
+pub(super) fn room_row(row: &AnyRow) -> Result<RoomRow, Error> {
     Ok(RoomRow {
         id: parse(row, "id", "room")?,
         profile: text(row, "profile_name")?,

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
+use crate::audit::{self, Access, Action};
 use crate::clock::{MonoTime, Now};
-use crate::id::{KeyId, MessageId, ParticipantId, RoomId};
+use crate::id::{AccessId, JobId, KeyId, MessageId, ParticipantId, RoomId};
 use crate::room::ledger::{self, Head, Line};
 use crate::room::{Entry, Event, Outcome, Phase, Profile, Role};
 
@@ -119,6 +120,15 @@ contract! {
     text_messages_that_wait_follow_their_room
     delivered_webhooks_are_forgotten_after_a_month
     a_database_belongs_to_one_key
+    a_room_has_one_recording_key_and_none_after_it_was_destroyed
+    a_recorded_room_is_sealed_by_one_at_a_time_and_again_when_that_failed
+    recordings_are_found_by_date_place_room_and_fiscal_code_newest_first
+    recordings_are_destroyed_when_their_time_has_come_and_nobody_holds_them
+    the_audit_is_one_chain_however_many_write_to_it
+    the_audit_cannot_be_changed_even_by_a_mistake_of_ours
+    an_audit_that_was_tampered_with_is_found
+    an_access_opens_one_room_for_a_while
+    jobs_are_done_in_turn_and_begun_anew_after_a_restart
 }
 
 struct Kept {
@@ -620,4 +630,282 @@ async fn a_database_belongs_to_one_key(kept: &Kept) {
     assert!(kept.store.hold_key(own).await.unwrap(), "the first one takes it");
     assert!(kept.store.hold_key(own).await.unwrap());
     assert!(!kept.store.hold_key(other).await.unwrap());
+}
+
+fn access(kept: &Kept, action: Action) -> Access {
+    let (caller, reason) = ("key:1".to_owned(), "Reclamo 2026/17".to_owned());
+    Access { caller, action, room: Some(kept.appointment.id), reason, detail: serde_json::Map::new() }
+}
+
+fn days(days: i64) -> SignedDuration {
+    SignedDuration::from_hours(24 * days)
+}
+
+fn sealed() -> SealedPackage {
+    SealedPackage {
+        revision: 1,
+        prefix: "session-1".into(),
+        bytes: 4_711,
+        manifest_sha256: "9f86".into(),
+        key_id: "key-1".into(),
+    }
+}
+
+impl Kept {
+    /// The room is over and its package is sealed; kept until then.
+    async fn sealed_until(&self, retain_until: Option<Timestamp>) {
+        let (store, room) = (&self.store, self.appointment.id);
+        store.put_recording_key(room, "kek:wrapped").await.unwrap();
+        store.package_recorded(room, now(), now(), now()).await.unwrap();
+        assert!(store.claim_package(room, now(), now()).await.unwrap());
+        assert!(store.package_sealed(room, &sealed(), &[], now()).await.unwrap());
+        let set = access(self, Action::RetentionSet);
+        assert!(store.set_retention(&set, room, retain_until, now()).await.unwrap());
+    }
+
+    async fn destroy(&self, at: Timestamp) -> Destruction {
+        let (destroyed, room) = (access(self, Action::Destroyed), self.appointment.id);
+        self.store.destroy_package(&destroyed, room, "a.signed.note", &[], at).await.unwrap()
+    }
+}
+
+async fn a_room_has_one_recording_key_and_none_after_it_was_destroyed(kept: &Kept) {
+    let (store, room) = (&kept.store, kept.appointment.id);
+    assert_eq!(store.recording_key(room).await.unwrap(), RecordingKey::None);
+    assert!(store.put_recording_key(room, "kek:first").await.unwrap());
+    assert!(!store.put_recording_key(room, "kek:second").await.unwrap(), "what was written under the first stays");
+    assert_eq!(store.recording_key(room).await.unwrap(), RecordingKey::Wrapped("kek:first".into()));
+    assert!(!store.rewrap_recording_key(room, "kek:second", "kek:third").await.unwrap());
+    assert!(store.rewrap_recording_key(room, "kek:first", "kek:third").await.unwrap());
+    let at = now();
+    store.destroy_recording_key(room, at).await.unwrap();
+    store.destroy_recording_key(room, at + days(1)).await.unwrap();
+    assert_eq!(store.recording_key(room).await.unwrap(), RecordingKey::Destroyed(at));
+    assert!(!store.put_recording_key(room, "kek:fourth").await.unwrap());
+    if let Held::Folder(folder) = &kept.place.held {
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert!(!bytes.windows(9).any(|window| window == b"kek:third"), "it is still in the file");
+        }
+    }
+}
+
+async fn a_recorded_room_is_sealed_by_one_at_a_time_and_again_when_that_failed(kept: &Kept) {
+    let (store, room) = (&kept.store, kept.appointment.id);
+    store.put_recording_key(room, "kek:wrapped").await.unwrap();
+    assert_eq!(store.rooms_without_package(10).await.unwrap(), [], "the meeting goes on");
+    kept.record_in(Phase::Concluded, &[], &[], &[], now()).await.unwrap();
+    assert_eq!(store.rooms_without_package(10).await.unwrap(), [room]);
+    let (begun, at) = (now() - days(1), now());
+    store.package_recorded(room, begun, at, at).await.unwrap();
+    store.package_recorded(room, at, at, at).await.unwrap();
+    assert_eq!(store.rooms_without_package(10).await.unwrap(), []);
+    let package = store.package(room).await.unwrap().unwrap();
+    assert_eq!((package.state, package.begun, package.revision), (PackageState::Recorded, begun, 0));
+    assert_eq!(package.retain_until, None, "the profile names no time");
+    assert_eq!(store.rooms_to_seal(at, 10).await.unwrap(), [room]);
+
+    let lease = at + SignedDuration::from_mins(5);
+    let claims = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.claim_package(room, at, lease).await.unwrap() })
+    });
+    let mut claimed = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        claimed += i32::from(claim.await.unwrap());
+    }
+    assert_eq!(claimed, 1);
+    assert_eq!(store.rooms_to_seal(at, 10).await.unwrap(), []);
+    assert_eq!(store.rooms_to_seal(lease, 10).await.unwrap(), [room], "whoever took it did not finish");
+    let retry = at + SignedDuration::from_mins(10);
+    store.package_failed(room, "the objects do not answer", retry).await.unwrap();
+    assert_eq!(store.rooms_to_seal(lease, 10).await.unwrap(), []);
+    assert!(!store.package_sealed(room, &sealed(), &[], at).await.unwrap(), "nobody was sealing it");
+    assert!(store.claim_package(room, retry, retry + SignedDuration::from_mins(5)).await.unwrap());
+    assert_eq!(store.release_claims(retry).await.unwrap(), 1, "the process was stopped meanwhile");
+    assert!(store.claim_package(room, retry, retry + SignedDuration::from_mins(5)).await.unwrap());
+    assert!(store.extend_claim(room, retry + SignedDuration::from_mins(9)).await.unwrap());
+    let message = kept.message(MessageKind::Webhook, "recording.sealed");
+    assert!(store.package_sealed(room, &sealed(), &[message], at).await.unwrap());
+    assert_eq!(kept.due(MessageKind::Webhook).await, ["recording.sealed"]);
+    let package = store.package(room).await.unwrap().unwrap();
+    assert_eq!((package.state, package.revision, package.attempts), (PackageState::Sealed, 1, 0));
+    assert_eq!((package.prefix.as_deref(), package.last_error), (Some("session-1"), None));
+    assert_eq!(store.rooms_to_seal(at + days(99), 10).await.unwrap(), []);
+    assert!(store.package_changed(room, retry).await.unwrap(), "a document came in");
+    assert_eq!(store.rooms_to_seal(retry, 10).await.unwrap(), [room]);
+}
+
+async fn recordings_are_found_by_date_place_room_and_fiscal_code_newest_first(kept: &Kept) {
+    let store = &kept.store;
+    let mut rooms = vec![kept.appointment.clone()];
+    for minutes in [60, 60, 120] {
+        let mut appointment = later(minutes);
+        appointment.people[1].fiscal_code = Some(Personal::from("VRDLGI75C10F205X"));
+        appointment.office = "Milano".into();
+        appointment.counter = format!("Deleghe {minutes}");
+        book(store, &appointment).await.unwrap();
+        rooms.push(appointment);
+    }
+    let never_recorded = later(180);
+    book(store, &never_recorded).await.unwrap();
+    for room in &rooms {
+        store.put_recording_key(room.id, "kek:wrapped").await.unwrap();
+    }
+    store.package_recorded(rooms[3].id, now(), now(), now()).await.unwrap();
+    rooms.sort_by_key(|room| std::cmp::Reverse((room.start, room.id)));
+
+    let mut filter = RecordingFilter { limit: 2, ..RecordingFilter::default() };
+    let first = store.find_recordings(&filter).await.unwrap();
+    filter.after = first.last().map(|last| (last.room.start, last.room.id));
+    let second = store.find_recordings(&filter).await.unwrap();
+    let found: Vec<_> = first.iter().chain(&second).map(|row| row.room.id).collect();
+    assert_eq!(found, rooms.iter().map(|room| room.id).collect::<Vec<_>>());
+    assert_eq!(first[0].package.as_ref().map(|package| package.state), Some(PackageState::Recorded));
+    assert_eq!((second[1].package.as_ref(), second[1].room.people.len()), (None, 2), "its meeting goes on");
+
+    let all = RecordingFilter { limit: 10, ..RecordingFilter::default() };
+    let cases = [
+        (RecordingFilter { office: Some("Milano".into()), ..all.clone() }, 3),
+        (RecordingFilter { counter: Some("Deleghe 60".into()), ..all.clone() }, 2),
+        (RecordingFilter { room: Some(rooms[3].id), ..all.clone() }, 1),
+        (RecordingFilter { fiscal_code: Some("VRDLGI75C10F205X".into()), ..all.clone() }, 3),
+        (RecordingFilter { fiscal_code: Some("RSSMRA80A41H501W".into()), ..all.clone() }, 4),
+        (RecordingFilter { fiscal_code: Some("NBDYXX80A41H501W".into()), ..all.clone() }, 0),
+        (RecordingFilter { from: Some(rooms[0].start), ..all.clone() }, 1),
+        (RecordingFilter { to: Some(rooms[0].start), ..all.clone() }, 3),
+        (RecordingFilter { room: Some(never_recorded.id), ..all.clone() }, 0),
+    ];
+    for (filter, count) in cases {
+        assert_eq!(store.find_recordings(&filter).await.unwrap().len(), count, "{filter:?}");
+    }
+    assert!(store.was_recorded(rooms[0].id).await.unwrap());
+    assert!(!store.was_recorded(never_recorded.id).await.unwrap());
+}
+
+async fn recordings_are_destroyed_when_their_time_has_come_and_nobody_holds_them(kept: &Kept) {
+    let (store, room, at) = (&kept.store, kept.appointment.id, now() + days(1));
+    assert_eq!(kept.destroy(at).await, Destruction::Gone, "there is nothing");
+    kept.sealed_until(None).await;
+    assert_eq!(kept.destroy(at).await, Destruction::Kept(None));
+    let set = access(kept, Action::RetentionSet);
+    store.set_retention(&set, room, Some(at + days(1)), now()).await.unwrap();
+    assert_eq!(kept.destroy(at).await, Destruction::Kept(Some(at + days(1))));
+    assert_eq!(store.packages_to_destroy(at, 10).await.unwrap(), []);
+    assert_eq!(store.packages_to_destroy(at + days(2), 10).await.unwrap(), [room]);
+    store.set_retention(&set, room, Some(at), now()).await.unwrap();
+    assert!(store.hold_package(&access(kept, Action::HoldPlaced), room, now()).await.unwrap());
+    assert_eq!(kept.destroy(at).await, Destruction::Held);
+    assert_eq!(store.packages_to_destroy(at, 10).await.unwrap(), []);
+    let hold = store.package(room).await.unwrap().unwrap().hold.unwrap();
+    assert_eq!((hold.reason.as_str(), hold.by.as_str()), ("Reclamo 2026/17", "key:1"));
+    assert!(store.lift_hold(&access(kept, Action::HoldLifted), room, now()).await.unwrap());
+    assert!(!store.lift_hold(&access(kept, Action::HoldLifted), room, now()).await.unwrap());
+    assert!(store.package_changed(room, at).await.unwrap());
+    assert!(store.claim_package(room, at, at + SignedDuration::from_mins(5)).await.unwrap());
+    assert_eq!(kept.destroy(at).await, Destruction::Busy, "someone works with its files");
+
+    assert_eq!(kept.destroy(at + SignedDuration::from_mins(5)).await, Destruction::Done);
+    assert_eq!(kept.destroy(at + days(9)).await, Destruction::Gone);
+    let package = store.package(room).await.unwrap().unwrap();
+    assert_eq!(package.destroyed, Some((at + SignedDuration::from_mins(5), "a.signed.note".into())));
+    assert!(matches!(store.recording_key(room).await.unwrap(), RecordingKey::Destroyed(_)));
+    assert!(!store.package_sealed(room, &sealed(), &[], at).await.unwrap(), "it does not come back");
+    assert!(!store.hold_package(&access(kept, Action::HoldPlaced), room, at).await.unwrap());
+    assert_eq!(store.packages_to_empty(10).await.unwrap().len(), 1);
+    store.package_emptied(room, at).await.unwrap();
+    assert_eq!(store.packages_to_empty(10).await.unwrap(), []);
+    let actions: Vec<_> = store.accesses(room).await.unwrap().iter().map(|line| line.action).collect();
+    let [set, placed, lifted] = [Action::RetentionSet, Action::HoldPlaced, Action::HoldLifted];
+    assert_eq!(actions, [set, set, set, placed, lifted, Action::Destroyed], "refusals change nothing");
+}
+
+async fn the_audit_is_one_chain_however_many_write_to_it(kept: &Kept) {
+    let written = (0..24).map(|n| {
+        let (store, mut access) = (kept.store.clone(), access(kept, Action::OriginalRead));
+        access.room = (n % 3 > 0).then_some(kept.appointment.id);
+        tokio::spawn(async move { store.note_access(&access, now()).await.unwrap().seq })
+    });
+    let mut numbers = Vec::new();
+    for written in written.collect::<Vec<_>>() {
+        numbers.push(written.await.unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=24).collect::<Vec<_>>());
+    let mut lines = kept.store.audit(0, 20).await.unwrap();
+    lines.extend(kept.store.audit(20, 20).await.unwrap());
+    assert_eq!(audit::verify(&lines).unwrap().seq, 24);
+    assert_eq!(kept.store.accesses(kept.appointment.id).await.unwrap().len(), 16);
+}
+
+async fn the_audit_cannot_be_changed_even_by_a_mistake_of_ours(kept: &Kept) {
+    kept.store.note_access(&access(kept, Action::OriginalRead), now()).await.unwrap();
+    let pool = kept.place.intruder().await;
+    for statement in ["UPDATE accesses SET reason = 'another'", "DELETE FROM accesses"] {
+        let refused = sqlx::query(statement).execute(&pool).await;
+        assert!(refused.unwrap_err().to_string().contains("append-only"), "{statement}");
+    }
+}
+
+async fn an_audit_that_was_tampered_with_is_found(kept: &Kept) {
+    for _ in 0..3 {
+        kept.store.note_access(&access(kept, Action::OriginalRead), now()).await.unwrap();
+    }
+    let pool = kept.place.intruder().await;
+    let on_table = if matches!(kept.place.held, Held::Database(_)) { " ON accesses" } else { "" };
+    let drop = format!("DROP TRIGGER accesses_keep_their_lines{on_table}");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&pool).await.unwrap();
+    sqlx::query("UPDATE accesses SET caller = 'key:2' WHERE seq = 2").execute(&pool).await.unwrap();
+    let lines = kept.store.audit(0, 10).await.unwrap();
+    assert_eq!(audit::verify(&lines), Err(audit::ChainError::Changed { seq: 2 }));
+    assert!(matches!(kept.store.accesses(kept.appointment.id).await, Err(Error::Corrupt("audit"))));
+}
+
+async fn an_access_opens_one_room_for_a_while(kept: &Kept) {
+    let (token, end) = (Hash::of_token("token"), now() + SignedDuration::from_hours(1));
+    let key = KeyId::new(now());
+    kept.store.add_key(key, "Compliance", Hash::of_token("key"), Scope::Compliance, now()).await.unwrap();
+    let grant = Grant {
+        id: AccessId::new(now()),
+        room: kept.appointment.id,
+        caller: format!("key:{key}"),
+        reason: "Reclamo 2026/17".into(),
+        expires: end,
+    };
+    kept.store.open_access(&grant, token, &access(kept, Action::AccessOpened), now()).await.unwrap();
+    assert_eq!(kept.store.access(token, now()).await.unwrap(), Some(grant));
+    assert_eq!(kept.store.access(token, end).await.unwrap(), None);
+    assert_eq!(kept.store.access(Hash::of_token("another"), now()).await.unwrap(), None);
+    assert_eq!(kept.store.accesses(kept.appointment.id).await.unwrap().len(), 1);
+    kept.store.revoke_key(key, now()).await.unwrap();
+    assert_eq!(kept.store.access(token, now()).await.unwrap(), None, "nor with a key that was revoked");
+    kept.store.purge(end + SignedDuration::from_secs(1)).await.unwrap();
+    assert_eq!(kept.store.access(token, now()).await.unwrap(), None);
+}
+
+async fn jobs_are_done_in_turn_and_begun_anew_after_a_restart(kept: &Kept) {
+    let (store, room) = (&kept.store, kept.appointment.id);
+    let ids = [(); 3].map(|()| JobId::new(now()));
+    for (id, kind) in ids.into_iter().zip([JobKind::Verify, JobKind::ExportWebm, JobKind::ExportMp4]) {
+        let added = store.add_job(id, kind, &access(kept, Action::ExportAsked), room, 2, now()).await.unwrap();
+        assert_eq!(added, id != ids[2], "two of one caller may wait");
+    }
+    let begun = store.begin_job(now()).await.unwrap().unwrap();
+    assert_eq!((begun.id, begun.kind, begun.state, begun.attempts), (ids[0], JobKind::Verify, JobState::Running, 1));
+    store.job_progress(ids[0], 417, now()).await.unwrap();
+    assert_eq!(store.job(ids[0]).await.unwrap().unwrap().progress_permille, 417);
+    store.requeue_jobs(2, "interrupted", now()).await.unwrap();
+    assert_eq!(store.begin_job(now()).await.unwrap().unwrap().attempts, 2, "it is first again");
+    store.requeue_jobs(2, "interrupted", now()).await.unwrap();
+    let given_up = store.job(ids[0]).await.unwrap().unwrap();
+    assert_eq!((given_up.state, given_up.error.as_deref()), (JobState::Failed, Some("interrupted")));
+    assert_eq!(store.begin_job(now()).await.unwrap().unwrap().id, ids[1]);
+    assert_eq!(store.begin_job(now()).await.unwrap(), None);
+    let result = serde_json::json!({"file": "export.webm"}).as_object().unwrap().clone();
+    store.end_job(ids[1], Ok(&result), now()).await.unwrap();
+    let done = store.job(ids[1]).await.unwrap().unwrap();
+    assert_eq!((done.state, done.progress_permille, done.result), (JobState::Done, 1_000, Some(result)));
+    assert_eq!(store.jobs_done_before(now() + days(1), 10).await.unwrap().len(), 2);
+    store.forget_job(ids[1]).await.unwrap();
+    assert_eq!(store.job(ids[1]).await.unwrap(), None);
 }

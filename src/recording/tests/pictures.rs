@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::synthetic::{Booth, Sender, blocks, both, fake_frame, picture, speech};
+use super::synthetic::{Booth, SILENCE, Sender, blocks, both, fake_frame, picture, speech};
 use crate::clock::MonoTime;
 use crate::media::Source;
 use crate::recording::Fact;
@@ -69,7 +69,7 @@ fn without_any_keyframe_the_voice_is_recorded_and_the_keyframe_asked_for_again_a
     let original = booth.close().remove(0);
     assert_eq!(original.sources, [Source::Microphone, Source::Camera]);
     let blocks = blocks(&booth.path(&original.file));
-    let (voice, picture): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.0 == 1);
+    let (voice, picture): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.3 == SILENCE);
     assert_eq!((voice.len(), picture.len()), (400, 10));
     assert!(picture[0].2, "the picture begins with its keyframe");
 }
