@@ -22,6 +22,9 @@ const RESERVATION: &str = ".reserved";
 /// of its books. Larger steps leave more to whoever else writes to the disk.
 const STEP: u64 = 1 << 20;
 
+/// What a write may need besides its bytes.
+const BLOCKS: u64 = 64 << 10;
+
 /// A room whose recording broke begins anew only with so much time's bytes at hand: on a disk that is all but full it
 /// would break again at once, and the meeting with it.
 const AHEAD: Duration = Duration::from_secs(30);
@@ -315,6 +318,16 @@ impl Purse {
         self.lock().give_back();
     }
 
+    /// Gives back once more what so many bytes need; `false`: nothing is held any more.
+    fn spend_anew(&self, bytes: usize) -> bool {
+        let mut reservation = self.lock();
+        let held = reservation.held;
+        reservation.ahead = 0;
+        // File systems count in blocks, and need some for their own books.
+        reservation.spend(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(BLOCKS));
+        held > 0
+    }
+
     fn spend(&self, bytes: usize) {
         self.lock().spend(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
@@ -367,7 +380,13 @@ impl Disk for Reserved {
 impl Append for ReservedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.purse.spend(bytes.len());
-        self.file.append(bytes)
+        match self.file.append(bytes) {
+            // Somebody else was quicker to use what had been given back. Nothing of it was written: see `Append`.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.purse.spend_anew(bytes.len()) => {
+                self.file.append(bytes)
+            }
+            appended => appended,
+        }
     }
 
     fn retract(&mut self) {
@@ -461,6 +480,39 @@ mod tests {
         drop(held);
         assert!(!file.exists() && !room.exists(), "nothing was recorded, nothing is left");
         assert_eq!(volume.reserved.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_others_took_meanwhile_is_given_back_once_more() {
+        /// Full until its room gives bytes back a second time.
+        #[derive(Debug)]
+        struct Taken(PathBuf, u64);
+
+        impl Append for Taken {
+            fn append(&mut self, _: &[u8]) -> io::Result<()> {
+                let held = fs::metadata(&self.0).map_or(0, |metadata| metadata.len());
+                if held > self.1 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            }
+
+            fn retract(&mut self) {}
+
+            fn sync(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let room = folder.path().join("room");
+        let volume = volume(folder.path(), 100 << 20, true);
+        let mut held = Reservation::empty(volume, &room);
+        held.hold_at_least(800_000, 0).unwrap();
+        let purse = Purse::new(held);
+        let file = |limit| Box::new(Taken(room.join(RESERVATION), limit));
+        // The first step gives back 100,000.
+        let mut taken = ReservedFile { file: file(650_000), purse: purse.clone() };
+        taken.append(&[0; 1_000]).unwrap();
+        let mut hopeless = ReservedFile { file: file(0), purse };
+        assert_eq!(hopeless.append(&[0; 1_000]).unwrap_err().kind(), io::ErrorKind::StorageFull, "twice, not for ever");
     }
 
     #[test]
