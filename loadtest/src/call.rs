@@ -8,12 +8,14 @@ use str0m::format::{Codec, PayloadParams};
 use str0m::media::{Mid, Pt};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Event, Output, Rtc};
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, Habits};
+use crate::device::DeviceClock;
 use crate::events::Slot;
-use crate::media::{Film, VOICE_STEP, VOICE_TICKS, Voice, packetize};
+use crate::line::Wire;
+use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, packetize};
+use crate::numbered::{Kind, Record, Sent};
 use crate::report::ClientReport;
 use crate::sdp::Lines;
 
@@ -32,11 +34,12 @@ pub(crate) struct Seen {
 struct Track {
     mid: Mid,
     sequence: u64,
-    timestamp: u32,
     /// Ticks of the RTP clock in a second.
-    clock: u32,
-    /// When the last frame or packet was sent.
-    last: Option<Instant>,
+    rate: u32,
+    /// The timestamp at `epoch`.
+    timestamp: u32,
+    /// A moment of the device's clock.
+    epoch: Instant,
     /// Which frame or packet of the loop comes next.
     next: usize,
     picture_id: u16,
@@ -44,25 +47,27 @@ struct Track {
 
 impl Track {
     /// RFC 3550, section 5.1: sequence and timestamp begin at random. The first rollover must lie ahead.
-    fn new(mid: Mid, clock: u32) -> Self {
+    fn new(mid: Mid, rate: u32, epoch: Instant) -> Self {
         let dice = RandomState::new().build_hasher().finish();
         let [timestamp @ .., sequence_high, sequence_low, picture_high, picture_low] = dice.to_be_bytes();
         Self {
             mid,
             sequence: u64::from(u16::from_be_bytes([sequence_high, sequence_low]) >> 1),
+            rate,
             timestamp: u32::from_be_bytes(timestamp),
-            clock,
-            last: None,
+            epoch,
             next: 0,
             picture_id: u16::from_be_bytes([picture_high, picture_low]) & 0x7fff,
         }
     }
 
-    /// The clock of a device runs on while it is switched off.
-    fn skip_pause(&mut self) {
-        let pause = self.last.take().map_or(Duration::ZERO, |last| last.elapsed());
-        let ticks = pause.as_millis() * u128::from(self.clock) / 1_000;
-        self.timestamp = self.timestamp.wrapping_add(u32::try_from(ticks).unwrap_or_default());
+    /// The RTP timestamp of a moment of the device's clock, which runs on while nothing is sent.
+    fn timestamp(&self, captured: Instant) -> u32 {
+        const SECOND: u128 = 1_000_000_000;
+        let passed = captured.saturating_duration_since(self.epoch).as_nanos();
+        let ticks = (passed * u128::from(self.rate) + SECOND / 2) / SECOND;
+        // The clock wraps around (RFC 3550, section 5.1).
+        self.timestamp.wrapping_add(u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or_default())
     }
 }
 
@@ -80,6 +85,10 @@ struct Heard {
 /// One side of a connection, from the offer to the report.
 pub(crate) struct Call {
     report: ClientReport,
+    clock: DeviceClock,
+    habits: Habits,
+    /// The connection's number in the person's record.
+    number: u32,
     microphone: Track,
     camera: Track,
     heard: BTreeMap<Ssrc, Heard>,
@@ -91,11 +100,22 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(report: ClientReport, lines: &Lines, posted: Instant, seen: watch::Sender<Seen>) -> Self {
+    pub(crate) fn new(
+        report: ClientReport,
+        lines: &Lines,
+        posted: Instant,
+        seen: watch::Sender<Seen>,
+        clock: DeviceClock,
+        habits: Habits,
+    ) -> Self {
+        let epoch = clock.now();
         Self {
             report,
-            microphone: Track::new(lines.microphone, 48_000),
-            camera: Track::new(lines.camera, 90_000),
+            clock,
+            number: habits.record.as_deref().map_or(0, Record::connect),
+            habits,
+            microphone: Track::new(lines.microphone, 48_000, epoch),
+            camera: Track::new(lines.camera, 90_000, epoch),
             heard: BTreeMap::new(),
             seen,
             posted,
@@ -104,18 +124,16 @@ impl Call {
         }
     }
 
-    /// Sends what wants to be sent and hears what was said; returns when str0m must be woken.
-    pub(crate) async fn drain(&mut self, rtc: &mut Rtc, socket: &UdpSocket) -> Result<Instant, ClientError> {
+    /// Sends what wants to be sent and hears what was said; returns when str0m must be woken, on the device's clock.
+    pub(crate) async fn drain(&mut self, rtc: &mut Rtc, wire: &mut Wire) -> Result<Instant, ClientError> {
         loop {
             match rtc.poll_output()? {
                 Output::Timeout(deadline) => return Ok(deadline),
-                Output::Transmit(transmit) => {
-                    // A full send buffer loses the packet, as a network would; the receiver's count shows it.
-                    let _ = socket.send_to(&transmit.contents, transmit.destination).await;
-                }
+                Output::Transmit(transmit) => wire.send(&transmit.contents, transmit.destination).await,
                 Output::Event(event) => match event {
                     Event::Connected => {
                         self.connected = true;
+                        wire.connected();
                         self.report.join_ms = Some(millis(self.posted.elapsed()));
                         self.seen.send_modify(|seen| seen.connected = true);
                     }
@@ -150,6 +168,12 @@ impl Call {
         heard.lowest = heard.lowest.min(sequence);
         heard.highest = heard.highest.max(sequence);
         self.report.received += 1;
+        // A frame's mark stands at the end of its last packet.
+        if let Some(record) = &self.habits.record
+            && (voice || packet.header.marker)
+        {
+            record.hear(if voice { Kind::Voice } else { Kind::Picture }, &packet.payload);
+        }
         self.seen.send_modify(|seen| *seen.packets.entry(mid.to_string()).or_default() += 1);
     }
 
@@ -158,43 +182,71 @@ impl Call {
         self.seen.send_modify(|seen| seen.slots = slots);
     }
 
-    pub(crate) fn speak(&mut self, rtc: &mut Rtc, voice: &Voice) {
+    /// The next Opus packet, captured at this time of the device's clock.
+    pub(crate) fn speak(&mut self, rtc: &mut Rtc, voice: &Voice, captured: Instant) {
         let track = &mut self.microphone;
-        let payload = voice.packet(track.next);
+        let record = self.habits.record.as_ref();
+        let plain = voice.packet(track.next);
+        let payload = record.map_or_else(|| plain.to_vec(), |record| record.next(Kind::Voice).on_voice(plain));
         let ext = ExtensionValues { audio_level: Some(-20), voice_activity: Some(true), ..ExtensionValues::default() };
-        if write(rtc, track, Codec::Opus, payload.to_vec(), false, ext) {
+        let piece = Piece { codec: Codec::Opus, payload, marker: false, ext };
+        let sequence = track.sequence;
+        if let Some(ssrc) = write(rtc, track, captured, piece) {
             self.report.sent += 1;
-        }
-        track.next += 1;
-        track.timestamp = track.timestamp.wrapping_add(VOICE_TICKS);
-    }
-
-    pub(crate) fn show(&mut self, rtc: &mut Rtc, film: &Film) {
-        let track = &mut self.camera;
-        if std::mem::take(&mut self.wants_keyframe) {
-            track.next = 0;
-        }
-        let payloads = packetize(film.frame(track.next), track.picture_id);
-        let last = payloads.len().saturating_sub(1);
-        for (n, payload) in payloads.into_iter().enumerate() {
-            if write(rtc, track, Codec::Vp8, payload, n == last, ExtensionValues::default()) {
-                self.report.sent += 1;
+            if let Some(record) = record {
+                record
+                    .add(Kind::Voice, sent(record, Kind::Voice, self.number, track, (ssrc, sequence, captured), false));
             }
         }
         track.next += 1;
-        track.picture_id = track.picture_id.wrapping_add(1) & 0x7fff;
-        track.timestamp = track.timestamp.wrapping_add(film.ticks);
     }
 
-    /// The camera was switched on: the first frame can be decoded by itself, at the time that it is.
+    /// The next frame, captured at this time of the device's clock.
+    pub(crate) fn show(&mut self, rtc: &mut Rtc, film: &Film, captured: Instant) {
+        let track = &mut self.camera;
+        let asked = std::mem::take(&mut self.wants_keyframe);
+        if asked && !self.habits.never_a_keyframe {
+            track.next = 0;
+        }
+        let n = if self.habits.never_a_keyframe { film.other_than_keyframe(track.next) } else { track.next };
+        let plain = film.frame(n);
+        let record = self.habits.record.as_ref();
+        let marked = record.map(|record| record.next(Kind::Picture).on_frame(plain, LONGEST_PAYLOAD));
+        let payloads = packetize(marked.as_deref().unwrap_or(plain), track.picture_id);
+        let last = payloads.len().saturating_sub(1);
+        let (sequence, mut ssrc) = (track.sequence, None);
+        for (n, payload) in payloads.into_iter().enumerate() {
+            let piece = Piece { codec: Codec::Vp8, payload, marker: n == last, ext: ExtensionValues::default() };
+            let written = write(rtc, track, captured, piece);
+            self.report.sent += u64::from(written.is_some());
+            ssrc = ssrc.or(written);
+        }
+        if let (Some(record), Some(ssrc)) = (record, ssrc) {
+            let keyframe = film.is_keyframe(n);
+            let sent = sent(record, Kind::Picture, self.number, track, (ssrc, sequence, captured), keyframe);
+            record.add(Kind::Picture, sent);
+        }
+        track.next += 1;
+        track.picture_id = track.picture_id.wrapping_add(1) & 0x7fff;
+    }
+
+    /// The camera was switched on: the first frame can be decoded by itself.
     pub(crate) fn begin_with_keyframe(&mut self) {
-        self.camera.skip_pause();
         self.wants_keyframe = true;
     }
 
-    /// The microphone was switched on.
-    pub(crate) fn begin_to_speak(&mut self) {
-        self.microphone.skip_pause();
+    /// Both streams go on under new SSRCs, as a browser's do when it replaces its encoders. Sequence numbers and
+    /// timestamps begin at random again.
+    pub(crate) fn change_ssrc(&mut self, rtc: &mut Rtc) {
+        let epoch = self.clock.now();
+        for track in [&mut self.microphone, &mut self.camera] {
+            let mut direct = rtc.direct_api();
+            let (ssrc, again) = (direct.new_ssrc(), direct.new_ssrc());
+            let repeats = direct.stream_tx_by_mid(track.mid, None).is_some_and(|stream| stream.rtx().is_some());
+            direct.reset_stream_tx(track.mid, None, ssrc, repeats.then_some(again));
+            *track = Track { next: track.next, ..Track::new(track.mid, track.rate, epoch) };
+        }
+        self.wants_keyframe = true;
     }
 
     /// From here on nobody sends: voices are not expected any more.
@@ -227,21 +279,54 @@ impl Call {
     }
 }
 
-fn write(rtc: &mut Rtc, track: &mut Track, codec: Codec, payload: Vec<u8>, marker: bool, ext: ExtensionValues) -> bool {
-    let now = Instant::now();
-    let Some(pt) = payload_type(rtc, track.mid, codec) else { return false };
+/// What one RTP packet carries.
+struct Piece {
+    codec: Codec,
+    payload: Vec<u8>,
+    marker: bool,
+    ext: ExtensionValues,
+}
+
+/// Hands a packet to str0m; gives the SSRC that it goes out under.
+fn write(rtc: &mut Rtc, track: &mut Track, captured: Instant, piece: Piece) -> Option<u32> {
+    let Piece { codec, payload, marker, ext } = piece;
+    let pt = payload_type(rtc, track.mid, codec)?;
+    let timestamp = track.timestamp(captured);
     let mut direct = rtc.direct_api();
-    let Some(stream) = direct.stream_tx_by_mid(track.mid, None) else { return false };
+    let stream = direct.stream_tx_by_mid(track.mid, None)?;
     let nackable = codec == Codec::Vp8;
+    // Sender reports speak of the time of capture (RFC 3550, section 6.4.1).
     stream.write_rtp(
-        RtpWrite::new(pt, track.sequence.into(), track.timestamp, now, payload)
+        RtpWrite::new(pt, track.sequence.into(), timestamp, captured, payload)
             .marker(marker)
             .ext_vals(ext)
             .nackable(nackable),
     );
     track.sequence += 1;
-    track.last = Some(now);
-    true
+    Some(*stream.ssrc())
+}
+
+/// What is remembered of a frame or packet that has just been written.
+fn sent(
+    record: &Record,
+    kind: Kind,
+    connection: u32,
+    track: &Track,
+    (ssrc, sequence, captured): (u32, u64, Instant),
+    keyframe: bool,
+) -> Sent {
+    let wire = |sequence: u64| u16::try_from(sequence & u64::from(u16::MAX)).unwrap_or_default();
+    Sent {
+        number: record.next(kind).number,
+        connection,
+        ssrc,
+        sequence: wire(sequence),
+        packets: wire(track.sequence - sequence),
+        rtp: track.timestamp(captured),
+        keyframe,
+        captured,
+        sent: Instant::now(),
+    }
 }
 
 fn payload_type(rtc: &Rtc, mid: Mid, codec: Codec) -> Option<Pt> {

@@ -1,26 +1,22 @@
 //! One person in one room: an SDP offer like the pages', a full ICE agent, a microphone and a camera that can be
-//! switched, a network that can go away, and a careful count of what comes back.
+//! switched, a network that can be bad or go away, and a careful count of what comes back.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use str0m::net::{Protocol, Receive};
-use str0m::{Input, Rtc};
-use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::{Api, ApiError};
 use crate::call::{Call, Seen, millis};
-use crate::events::{self, Slot};
-use crate::media::{Film, VOICE_STEP, Voice};
+use crate::device::DeviceClock;
+use crate::events;
+use crate::line::{Line, Wire};
+use crate::media::{Film, Voice};
+use crate::network::Network;
+use crate::numbered::Record;
 use crate::report::ClientReport;
 use crate::sdp;
-
-/// Datagrams are at most this long on any path that we know.
-const DATAGRAM: usize = 2_000;
 
 /// Why a client could not take part.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +67,21 @@ pub struct Part {
     pub voice: Voice,
     /// Start of the room, which the report's times count from.
     pub began: Instant,
+    /// What is unusual about the person, their device and their network. [`Habits::default`]: nothing.
+    pub habits: Habits,
+}
+
+/// What is unusual about a person's part.
+#[derive(Clone, Debug, Default)]
+pub struct Habits {
+    /// Everything that is sent carries its number and is put down here; the same record goes on over re-joins.
+    pub record: Option<Arc<Record>>,
+    /// What happens to datagrams on the way.
+    pub network: Network,
+    /// How much faster the device's clock runs than this machine's: RTP timestamps and sender reports run by it.
+    pub drift_ppm: i32,
+    /// The camera never sends a keyframe, also when it is asked for one.
+    pub never_a_keyframe: bool,
 }
 
 /// What a person has switched on.
@@ -91,17 +102,20 @@ impl Devices {
     pub const OFF: Self = Self { microphone: false, camera: false };
 }
 
+/// What is wanted of a connection's task. Only the last word counts.
 #[derive(Clone, Copy, Debug)]
-enum Order {
-    Send(Devices),
-    Leave,
+pub(crate) struct Orders {
+    pub(crate) devices: Devices,
+    /// How often the streams have been given new SSRCs.
+    pub(crate) ssrc_changes: u32,
+    pub(crate) leave: bool,
 }
 
 /// A media connection of one person. Dropped, it falls silent at once and says goodbye to nobody, as when the network
 /// is lost: whoever ends it properly calls [`Client::leave`].
 #[derive(Debug)]
 pub struct Client {
-    orders: watch::Sender<Order>,
+    orders: watch::Sender<Orders>,
     seen: watch::Receiver<Seen>,
     task: JoinHandle<Result<ClientReport, ClientError>>,
 }
@@ -113,7 +127,8 @@ impl Client {
     /// What the server refused, or an answer that cannot be used.
     pub async fn join(part: Part) -> Result<Self, ClientError> {
         let news = events::listen(&part.api, &part.session).await?;
-        let (mut rtc, offer, pending, lines) = sdp::offer();
+        let clock = DeviceClock::new(part.habits.drift_ppm);
+        let (mut rtc, offer, pending, lines) = sdp::offer(clock.now());
         let posted = Instant::now();
         let (answer, location) = part.api.offer(&part.session, offer).await?;
         let (socket, local) = sdp::answered(&mut rtc, &answer, pending).await?;
@@ -122,16 +137,22 @@ impl Client {
             posted_ms: millis(posted.saturating_duration_since(part.began)),
             ..ClientReport::default()
         };
-        let (orders, given) = watch::channel(Order::Send(Devices::ON));
+        let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
         let (tell, seen) = watch::channel(Seen::default());
-        let call = Call::new(report, &lines, posted, tell);
-        let line = Line { rtc, socket, local, location, part, call, orders: given, news };
+        let wire = Wire::new(socket, local, part.habits.network);
+        let call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
+        let line = Line { rtc, clock, wire, location, part, call, orders: given, news };
         Ok(Self { orders, seen, task: tokio::spawn(line.hold()) })
     }
 
     /// Switches microphone and camera.
     pub fn switch(&self, devices: Devices) {
-        self.orders.send_replace(Order::Send(devices));
+        self.orders.send_modify(|orders| orders.devices = devices);
+    }
+
+    /// Sends on under new SSRCs, as a browser does that replaces its encoders.
+    pub fn change_ssrc(&self) {
+        self.orders.send_modify(|orders| orders.ssrc_changes += 1);
     }
 
     /// Waits until the connection stands (ICE and DTLS). False: it ended before.
@@ -162,7 +183,7 @@ impl Client {
     /// # Errors
     /// What ended the call earlier, or the server refusing the goodbye.
     pub async fn leave(mut self) -> Result<ClientReport, ClientError> {
-        self.orders.send_replace(Order::Leave);
+        self.orders.send_modify(|orders| orders.leave = true);
         (&mut self.task).await.map_err(|error| ClientError::Task(error.to_string()))?
     }
 }
@@ -170,86 +191,5 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// A connection that is held by its task.
-struct Line {
-    rtc: Rtc,
-    socket: UdpSocket,
-    local: SocketAddr,
-    location: String,
-    part: Part,
-    call: Call,
-    orders: watch::Receiver<Order>,
-    news: mpsc::Receiver<HashMap<String, Slot>>,
-}
-
-impl Line {
-    async fn hold(self) -> Result<ClientReport, ClientError> {
-        let Self { mut rtc, socket, local, location, part, mut call, mut orders, mut news } = self;
-        let mut datagram = vec![0; DATAGRAM];
-        let mut voice = Pace::new(VOICE_STEP);
-        let mut film = Pace::new(part.film.step);
-        let mut sending = Devices::OFF;
-        loop {
-            let deadline = call.drain(&mut rtc, &socket).await?;
-            let ordered = match *orders.borrow_and_update() {
-                Order::Leave => break,
-                Order::Send(devices) if call.connected => devices,
-                Order::Send(_) => Devices::OFF,
-            };
-            if ordered.microphone && !sending.microphone {
-                voice.restart();
-                call.begin_to_speak();
-            }
-            if ordered.camera && !sending.camera {
-                film.restart();
-                call.begin_with_keyframe();
-            }
-            if sending.microphone && !ordered.microphone {
-                call.quiet();
-            }
-            sending = ordered;
-            tokio::select! {
-                received = socket.recv_from(&mut datagram) => {
-                    let (length, source) = received?;
-                    let bytes = datagram.get(..length).unwrap_or_default();
-                    if let Ok(receive) = Receive::new(Protocol::Udp, source, local, bytes) {
-                        rtc.handle_input(Input::Receive(Instant::now(), receive))?;
-                    }
-                }
-                () = tokio::time::sleep_until(deadline.into()) => rtc.handle_input(Input::Timeout(Instant::now()))?,
-                () = voice.next(), if sending.microphone => call.speak(&mut rtc, &part.voice),
-                () = film.next(), if sending.camera => call.show(&mut rtc, &part.film),
-                Some(slots) = news.recv() => call.show_in(slots),
-                // The order itself is looked at above; without a giver of orders the task was aborted already.
-                _ = orders.changed() => {}
-            }
-        }
-        part.api.hang_up(&part.session, &location).await?;
-        Ok(call.finish())
-    }
-}
-
-/// Even steps of time. Steps that were missed are caught up on, since a microphone does not skip.
-struct Pace {
-    step: Duration,
-    next: Instant,
-}
-
-impl Pace {
-    fn new(step: Duration) -> Self {
-        Self { step, next: Instant::now() }
-    }
-
-    fn restart(&mut self) {
-        self.next = Instant::now();
-    }
-
-    /// Waits for the next step. Safe to drop and call again: the step is taken only when it is reached.
-    async fn next(&mut self) {
-        tokio::time::sleep_until(self.next.into()).await;
-        self.next += self.step;
     }
 }

@@ -7,15 +7,20 @@
 //! ```
 //!
 //! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
-//! the same, and [`client`] for a person with microphone, camera and a network that can fail.
+//! the same, and [`client`] for a person with microphone, camera and a [`network`] that can be bad. What that person
+//! sends can be [`numbered`], to be found again in a recording.
 
 pub mod api;
 pub mod book;
 mod call;
 pub mod client;
+mod device;
 mod events;
 pub mod guess;
+mod line;
 pub mod media;
+pub mod network;
+pub mod numbered;
 pub mod plan;
 pub mod report;
 mod sdp;

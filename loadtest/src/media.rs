@@ -9,14 +9,10 @@ use std::time::Duration;
 const BUILT_IN: &[u8] = include_bytes!("../media/moving.ivf");
 
 /// Payload bytes in an RTP packet: with all headers and SRTP's tag it stays below the 1,200 bytes that every path takes.
-const LONGEST_PAYLOAD: usize = 1_100;
+pub(crate) const LONGEST_PAYLOAD: usize = 1_100;
 
 /// Length of one Opus packet.
 pub(crate) const VOICE_STEP: Duration = Duration::from_millis(20);
-/// Its length on the RTP clock (RFC 7587, section 4.1: always 48 kHz).
-pub(crate) const VOICE_TICKS: u32 = 960;
-/// Ticks of the video RTP clock in a second (RFC 7741, section 4.1).
-const FILM_CLOCK: u32 = 90_000;
 
 /// VP8 frames that begin with a keyframe, to be played in a loop.
 #[derive(Debug)]
@@ -24,8 +20,6 @@ pub struct Film {
     frames: Vec<Vec<u8>>,
     /// From one frame to the next.
     pub(crate) step: Duration,
-    /// The same on the RTP clock.
-    pub(crate) ticks: u32,
 }
 
 /// Why a film cannot be played.
@@ -74,11 +68,7 @@ impl Film {
         // RFC 6386, section 9.1: bit 0 of a frame's first byte is 0 in a keyframe.
         match frames.first().map(|frame| frame.first()) {
             None => Err(FilmError::Empty),
-            Some(Some(first)) if first & 1 == 0 => Ok(Self {
-                frames,
-                step: Duration::from_secs(1) * scale / rate,
-                ticks: u32::try_from(u64::from(FILM_CLOCK) * u64::from(scale) / u64::from(rate)).unwrap_or(FILM_CLOCK),
-            }),
+            Some(Some(first)) if first & 1 == 0 => Ok(Self { frames, step: Duration::from_secs(1) * scale / rate }),
             Some(_) => Err(FilmError::NoKeyframe),
         }
     }
@@ -86,6 +76,16 @@ impl Film {
     /// The `n`th frame of the loop; 0 is a keyframe.
     pub(crate) fn frame(&self, n: usize) -> &[u8] {
         self.frames.get(n % self.frames.len()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the `n`th frame can be decoded by itself (RFC 6386, section 9.1).
+    pub(crate) fn is_keyframe(&self, n: usize) -> bool {
+        self.frame(n).first().is_some_and(|first| first & 1 == 0)
+    }
+
+    /// The `n`th frame of the loop without its first.
+    pub(crate) fn other_than_keyframe(&self, n: usize) -> usize {
+        1 + n.checked_rem(self.frames.len() - 1).unwrap_or(0)
     }
 }
 
@@ -141,7 +141,8 @@ mod tests {
         let film = Film::built_in().unwrap();
         assert_eq!(film.frames.len(), 100);
         assert_eq!(film.step, Duration::from_millis(40));
-        assert_eq!(film.ticks, 3_600);
+        assert!(film.is_keyframe(0) && (1..100).all(|n| !film.is_keyframe(n)), "one keyframe, at its start");
+        assert!((0..300).all(|n| !film.is_keyframe(film.other_than_keyframe(n))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError, Booked};
-use crate::client::{Client, ClientError, Devices, Part};
+use crate::client::{Client, ClientError, Devices, Habits, Part};
 use crate::media::{Film, FilmError, Voice};
 use crate::report::{ClientReport, Limits, Report, RoomReport};
 
@@ -114,8 +114,8 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
         // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
         let voice = Voice::tone(500 + 450 * seat)?;
         let (role, film) = (participant.role.clone(), Arc::clone(film));
-        clients
-            .push(Client::join(Part { api: api.clone(), session: session.clone(), role, film, voice, began }).await?);
+        let (api, session, habits) = (api.clone(), session.clone(), Habits::default());
+        clients.push(Client::join(Part { api, session, role, film, voice, began, habits }).await?);
     }
     // The duration is that of a whole room: it counts from when all are connected, or from the patience's end.
     let all = async {

@@ -20,13 +20,9 @@ pub(crate) struct Lines {
 }
 
 /// An offer with the pages' m-lines: microphone, camera, a screen that stays dark, and the slots.
-pub(crate) fn offer() -> (Rtc, String, SdpPendingOffer, Lines) {
-    let mut rtc = RtcConfig::new()
-        .set_rtp_mode(true)
-        .clear_codecs()
-        .enable_opus(true, false)
-        .enable_vp8(true)
-        .build(Instant::now());
+pub(crate) fn offer(now: Instant) -> (Rtc, String, SdpPendingOffer, Lines) {
+    let mut rtc =
+        RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).enable_vp8(true).build(now);
     let mut changes = rtc.sdp_api();
     let mut add = |kind, direction| changes.add_media(kind, direction, None, None, None);
     let microphone = add(MediaKind::Audio, Direction::SendOnly);
@@ -91,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_offer_has_the_pages_lines_and_codecs_only() {
-        let (_, sdp, _, _) = offer();
+        let (_, sdp, _, _) = offer(Instant::now());
         let count = |what: &str| sdp.lines().filter(|line| line.trim_end() == what).count();
         assert_eq!(count("a=sendonly"), 3);
         assert_eq!(count("a=recvonly"), 2 * SLOTS);

@@ -50,6 +50,10 @@ const STORE_ROUND: Duration = Duration::from_secs(1);
 /// Longest sleep: how late a room notices that the wall clock was set. Shorter wakes every booked room more often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// A wall clock that has gone this far from the monotonic one was set, milliseconds. Shorter takes a busy machine, which
+/// reads one clock some time after the other, for it; longer leaves smaller jumps unexplained in the ledger.
+const CLOCK_SET_MS: u64 = 1_000;
+
 /// Subscriptions that one person may hold; the oldest makes room. A page has one, and for a moment two while it
 /// reconnects; every one costs a view at each change.
 const MOST_SUBSCRIPTIONS: usize = 4;
@@ -100,6 +104,8 @@ pub(super) struct Actor<M, R> {
     held_back: bool,
     /// Who typed wrong codes that the database did not take. No code is compared before it has.
     uncounted: Vec<ParticipantId>,
+    /// How far the wall clock was ahead of the monotonic one when it was looked at first, or was set last; milliseconds.
+    wall_ahead: Option<i64>,
 }
 
 impl<M: Media, R: Recording> Actor<M, R> {
@@ -122,6 +128,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             backlog: VecDeque::new(),
             held_back: false,
             uncounted: Vec::new(),
+            wall_ahead: None,
         }
     }
 
@@ -560,12 +567,26 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
         self.stage.ask_again();
         let (now, deadline) = (self.now(), self.room.deadline());
+        if let Some(by_ms) = self.wall_clock_set(now) {
+            self.report(Command::WallClockSet { by_ms }).await;
+        }
         let due = deadline.mono.is_some_and(|at| at <= now.mono) || deadline.wall.is_some_and(|at| at <= now.wall);
         if due && self.backlog.is_empty() {
             self.report(Command::Tick).await;
         }
         self.subscribers.retain(|subscriber| !subscriber.is_gone());
         self.stage.reap();
+    }
+
+    /// By how much the wall clock was set since it was looked at last.
+    fn wall_clock_set(&mut self, now: Now) -> Option<i64> {
+        let ahead = now.wall.as_millisecond().saturating_sub_unsigned(now.mono.as_millis());
+        let by_ms = ahead - *self.wall_ahead.get_or_insert(ahead);
+        if by_ms.unsigned_abs() < CLOCK_SET_MS {
+            return None;
+        }
+        self.wall_ahead = Some(ahead);
+        Some(by_ms)
     }
 
     fn sleep(&self) -> Duration {

@@ -301,6 +301,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::PictureMissing { .. }
             | Command::PictureBack { .. }
             | Command::Restarted
+            | Command::WallClockSet { .. }
             | Command::Tick => return Err(Error::Forbidden),
         }
         self.ask(room, |reply| Ask::Command { caller, command, expected, reply }).await

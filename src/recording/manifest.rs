@@ -69,7 +69,7 @@ pub struct Manifest {
     /// The derived copy, if there was anything to derive it from.
     pub session_copy: Option<SessionCopy>,
     /// When the profile's presence rule held, in the order of time.
-    pub presence: Vec<Interval>,
+    pub presence: Vec<PresenceFacts>,
     /// Where the ledger stood.
     pub ledger: ChainFacts,
     /// Where the node's audit of accesses stood, as far as it is in the package.
@@ -156,8 +156,10 @@ pub struct OriginalFacts {
     pub connection: ConnectionId,
     /// What is in it.
     pub sources: Vec<Source>,
-    /// Its time 0 on the node's monotonic clock, milliseconds.
-    pub begin_mono_ms: u64,
+    /// Its time 0 on both clocks, as the recorder read them when it began.
+    pub begin: Moment,
+    /// Where its time 0 lies on the session copy's timeline, milliseconds.
+    pub offset_ms: i64,
     /// Media time from the first block to the end of the last, milliseconds.
     pub duration_ms: u64,
     /// Length of the WebM as it was recorded, bytes.
@@ -176,8 +178,8 @@ pub struct OriginalFacts {
 pub struct SessionCopy {
     /// Its file's name.
     pub file: String,
-    /// Its time 0 on the node's monotonic clock, milliseconds.
-    pub begin_mono_ms: u64,
+    /// Its time 0: that of the first original.
+    pub begin: Moment,
     /// Milliseconds.
     pub duration_ms: u64,
     /// Its tracks' names, in their order; the first is the mixed audio.
@@ -186,14 +188,17 @@ pub struct SessionCopy {
     pub largest_skew_ms: u64,
 }
 
-/// A stretch of time on the node's monotonic clock.
+/// A time in which the presence rule held. Its begin is read from the wall clock, its length is measured on the
+/// monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Interval {
-    /// Its begin, milliseconds.
-    pub from_mono_ms: u64,
-    /// Its end, milliseconds.
-    pub to_mono_ms: u64,
+pub struct PresenceFacts {
+    /// When it began.
+    pub from: Timestamp,
+    /// When it ended: the begin and the length.
+    pub to: Timestamp,
+    /// How long it was, milliseconds.
+    pub length_ms: u64,
 }
 
 /// Where a hash-chained list stood.

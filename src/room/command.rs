@@ -171,6 +171,11 @@ pub enum Command {
     },
     /// The node came up again; every connection is gone.
     Restarted,
+    /// The wall clock went another way than the monotonic one.
+    WallClockSet {
+        /// By how many milliseconds it was set forward.
+        by_ms: i64,
+    },
     /// A deadline may have passed.
     Tick,
 }

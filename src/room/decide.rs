@@ -95,6 +95,12 @@ impl Draft<'_> {
                 self.restarted();
                 Ok(())
             }
+            Command::WallClockSet { by_ms } => {
+                if self.room.is_open() {
+                    self.emit(Event::WallClockSet { by_ms });
+                }
+                Ok(())
+            }
             Command::Tick => Ok(()),
         }
     }

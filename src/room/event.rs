@@ -120,6 +120,9 @@ pub enum Event {
     /// The node came up again: all connections are gone and the monotonic clock starts anew. Not written while the
     /// room is only scheduled, or over: nothing in it then hangs on that clock.
     NodeRestarted,
+    /// The wall clock was set by so many milliseconds, back if they are negative: the times that people read jump here,
+    /// those of media and presence do not.
+    WallClockSet { by_ms: i64 },
 }
 
 /// Why a room that was live is not.

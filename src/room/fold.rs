@@ -193,6 +193,7 @@ impl Room {
                     link.missing.remove(source);
                 }
             }
+            Event::WallClockSet { .. } => {}
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
                 if let Some(person) = self.person_mut(*participant) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use loadtest::api::Api;
-use loadtest::client::{Client, Part};
+use loadtest::client::{Client, Habits, Part};
 use loadtest::media::{Film, Voice};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -149,6 +149,37 @@ async fn without_space_no_room_is_opened_and_none_booked_and_a_crash_keeps_nothi
     server.is_well().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_camera_without_any_keyframe_the_operator_is_told_within_five_seconds_and_the_voice_is_recorded() {
+    let mut server = Server::start().await;
+    let habits = Habits { never_a_keyframe: true, ..Habits::default() };
+    let meeting = Meeting::begins_with(&server, habits).await;
+    let connected = Instant::now();
+    let missing = |view: &Value| {
+        let people = view["participants"].as_array().unwrap();
+        people.iter().find(|person| person["role"] == "citizen").unwrap()["not_recorded"].clone()
+    };
+    while missing(&meeting.seen_by(&server, "operator").await) != json!(["camera"]) {
+        assert!(connected.elapsed() < Duration::from_secs(5), "{:?}", meeting.told(&server).await);
+        tokio::time::sleep(GLANCE).await;
+    }
+    assert_eq!(missing(&meeting.seen_by(&server, "citizen").await), json!(["camera"]), "and so is the citizen");
+    let asked = server.counter("sportello_recording_keyframes_wanted_total").await;
+    assert!(asked >= 3.0, "asked for {asked} times");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(server.counter("sportello_recording_keyframes_wanted_total").await > asked, "and again");
+    meeting.operator_concludes(&server, "incomplete").await;
+    meeting.becomes(&server, "closed", SOON).await;
+    let told = meeting.told(&server).await;
+    assert_eq!((times(&told, "picture_missing"), times(&told, "recording_lost")), (1, 0), "{told:?}");
+
+    let folder = server.data().join("recordings").join(&meeting.booked.room);
+    verifies(&folder);
+    let voice = voice_packets(&folder.join("citizen-1.webm"));
+    assert!(voice > 200, "{voice} packets of voice in more than five seconds");
+    server.is_well().await;
+}
+
 /// A server whose recordings go to these disks.
 async fn server_on(disks: &[&SmallDisk]) -> Server {
     let folders: Vec<_> = disks.iter().map(|disk| disk.path().to_str().unwrap()).collect();
@@ -220,6 +251,11 @@ struct Meeting {
 impl Meeting {
     /// Both come, the operator opens the room and lets the citizen in, both connect.
     async fn begins(server: &Server) -> Self {
+        Self::begins_with(server, Habits::default()).await
+    }
+
+    /// The same with a citizen who is out of the ordinary.
+    async fn begins_with(server: &Server, habits: Habits) -> Self {
         let booked = server.book(&videochiamata()).await;
         let operator = server.enter(booked.invitation("operator")).await;
         let citizen = server.enter(booked.invitation("citizen")).await;
@@ -236,6 +272,7 @@ impl Meeting {
                 film: Arc::new(Film::built_in().unwrap()),
                 voice: Voice::tone(if *role == "operator" { 300 } else { 500 }).unwrap(),
                 began: Instant::now(),
+                habits: if *role == "citizen" { habits.clone() } else { Habits::default() },
             };
             let mut client = Client::join(part).await.unwrap();
             let connected = tokio::time::timeout(SOON, client.connected()).await;
@@ -358,6 +395,15 @@ fn decodes(path: &Path) {
         .expect("ffmpeg is needed for this test");
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && words.is_empty(), "{}: {words}", path.display());
+}
+
+fn voice_packets(path: &Path) -> usize {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "a", "-show_entries", "packet=flags", "-of", "csv=p=0"])
+        .arg(path)
+        .output()
+        .expect("ffprobe is needed for this test");
+    String::from_utf8_lossy(&output.stdout).lines().count()
 }
 
 fn begins_with_a_keyframe(path: &Path) {

@@ -46,7 +46,7 @@ pub(crate) struct Server {
 struct Kept {
     data: TempDir,
     database: Option<Postgres>,
-    /// Configuration of the test's own, as environment variables.
+    /// Configuration and environment of the test's own.
     configuration: Vec<(String, String)>,
 }
 
@@ -90,14 +90,24 @@ impl Server {
 
     /// Starts one with configuration of the test's own: names below `SPORTELLO__`, like `ROOMS__PROFILES`.
     pub(crate) async fn start_with(database: Database, configuration: &[(&str, &str)]) -> Self {
+        Self::start_in(&[], database, configuration).await
+    }
+
+    /// The same in an environment of the test's own, with whole names.
+    pub(crate) async fn start_in(
+        environment: &[(&str, &str)],
+        database: Database,
+        configuration: &[(&str, &str)],
+    ) -> Self {
         let database = match database {
             Database::Sqlite => None,
             Database::Postgres => Some(Postgres::create().await),
         };
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let configuration =
             configuration.iter().map(|(name, value)| (format!("SPORTELLO__{name}"), (*value).to_owned()));
-        Self::spawn(Kept { data: TempDir::new().unwrap(), database, configuration: configuration.collect() }, true)
-            .await
+        let configuration = environment.chain(configuration).collect();
+        Self::spawn(Kept { data: TempDir::new().unwrap(), database, configuration }, true).await
     }
 
     /// Starts one on this data; at its first start there it prints its keys.
@@ -270,7 +280,12 @@ impl Server {
 
     /// A `delega` room with its operator inside; gives the room and the operator's session.
     pub(crate) async fn open_room(&self) -> (Booked, String) {
-        let booked = self.book(&delega()).await;
+        self.book_and_open(&delega()).await
+    }
+
+    /// The same with a booking of the test's own.
+    pub(crate) async fn book_and_open(&self, booking: &Value) -> (Booked, String) {
+        let booked = self.book(booking).await;
         let operator = self.enter(booked.invitation("operator")).await;
         self.order(&format!("/v1/rooms/{}/open", booked.room), &operator).await;
         (booked, operator)

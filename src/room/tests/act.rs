@@ -1,5 +1,7 @@
 //! Outcomes, extension, restarts, ledger; and the profiles that ask for them.
 
+use jiff::SignedDuration;
+
 use super::world::*;
 use crate::media::RecordingFault;
 use crate::room::*;
@@ -300,6 +302,19 @@ fn the_time_that_the_node_was_down_is_nobodys_absence() {
 }
 
 // ---- Ledger
+
+#[test]
+fn a_wall_clock_that_is_set_while_people_meet_is_told_and_moves_no_presence() {
+    let mut world = World::live();
+    world.pass(seconds(30));
+    let by_ms = -3_600_000;
+    world.set_clock(SignedDuration::from_millis(by_ms));
+    assert_eq!(world.ok(Command::WallClockSet { by_ms }).events, [Event::WallClockSet { by_ms }]);
+    world.pass(seconds(30));
+    assert_eq!(world.room.presence_intervals(world.now)[0].length_ms, 60_000);
+    assert_eq!(world.conclude(Outcome::Granted, 0).refusal, None);
+    assert_eq!(World::delega().ok(Command::WallClockSet { by_ms }).events, [], "nobody meets yet");
+}
 
 #[test]
 fn a_ledger_verifies_and_a_changed_one_does_not() {

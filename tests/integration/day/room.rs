@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use loadtest::api::Api;
-use loadtest::client::{Client, Devices, Part};
+use loadtest::client::{Client, Devices, Habits, Part};
 use loadtest::media::Voice;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -310,6 +310,7 @@ impl Room<'_> {
             film: Arc::clone(&self.day.film),
             voice: Voice::tone(hertz).unwrap(),
             began: Instant::now(),
+            habits: Habits::default(),
         };
         let mut client = Client::join(part).await.unwrap();
         let connected = tokio::time::timeout(SOON, client.connected()).await;

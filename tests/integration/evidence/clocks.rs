@@ -1,0 +1,87 @@
+//! The wall clock is set while a meeting is recorded: media time does not move, and the ledger tells of it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use loadtest::client::Habits;
+use loadtest::numbered::Kind;
+use tempfile::TempDir;
+
+use super::meeting::{Meeting, ROLES, Setup};
+use super::recorded::{decodes, first_lateness_ms, verifies};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A wall clock that only the server sees, put in front of the real one by libfaketime.
+struct WallClock {
+    folder: TempDir,
+}
+
+impl WallClock {
+    fn right() -> Self {
+        let clock = Self { folder: TempDir::new().unwrap() };
+        clock.is_set_to("+0");
+        clock
+    }
+
+    /// So many seconds from the right time.
+    fn is_set_to(&self, offset: &str) {
+        // Whoever reads it sees the old line or the new one.
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, offset).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
+    fn file(&self) -> impl AsRef<Path> + use<> {
+        self.folder.path().join("offset")
+    }
+}
+
+/// Where libfaketime is: its own program knows.
+fn library() -> String {
+    let output = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let output = output.expect("faketime is needed for this test");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn setting_the_wall_clock_by_an_hour_moves_no_media_time_and_is_told() {
+    let clock = WallClock::right();
+    let (library, file) = (library(), clock.file());
+    let environment = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", file.as_ref().to_str().unwrap()),
+        ("FAKETIME_CACHE_DURATION", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+    ];
+    let mut meeting =
+        Meeting::is_live(Setup { environment: &environment, ..Setup::default() }, |_| Habits::default()).await;
+    for offset in ["+3600", "-3600", "+0"] {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        clock.is_set_to(offset);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    meeting.ends().await;
+
+    verifies(&meeting.folder());
+    for role in ROLES {
+        let originals = meeting.originals(role);
+        let [original] = originals.as_slice() else { panic!("{} originals of the {role}", originals.len()) };
+        decodes(&original.path);
+        for kind in [Kind::Voice, Kind::Picture] {
+            let sent = meeting.record(role).sent(kind);
+            assert_eq!(original.of(kind).count(), sent.len(), "{role} {kind:?}");
+            let worst = original.time_errors(kind, &sent).into_iter().map(|(_, error)| error.abs()).fold(0.0, f64::max);
+            println!("{role} {kind:?}: time off by {worst:.2} ms at most");
+            assert!(worst <= 5.0 + first_lateness_ms(&sent), "{role} {kind:?}: time off by {worst:.2} ms");
+        }
+    }
+    let told = meeting.told("wall_clock_set").await;
+    let by: Vec<_> = told.iter().map(|event| event["by_ms"].as_i64().unwrap()).collect();
+    assert_eq!(by.len(), 3, "{told:?}");
+    for (by, expected) in by.iter().zip([HOUR_MS, -2 * HOUR_MS, HOUR_MS]) {
+        assert!((by - expected).abs() < 1_000, "{by} for {expected}");
+    }
+}
