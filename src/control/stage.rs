@@ -390,7 +390,11 @@ impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn is_silent(&self, now: MonoTime, limit: Duration) -> bool {
         self.lights.as_ref().is_some_and(|lights| match &lights.files {
             Files::Asked { since, .. } => !lights.lost && now.since(*since) > limit,
-            Files::Written { reel, since } => now.since(*since) > limit && !reel.durability.is_fresh(now, limit),
+            // Of a tap that was given up, whoever did it is about to say so, and why.
+            Files::Written { reel, since } => {
+                let Reel { durability, .. } = reel;
+                now.since(*since) > limit && !durability.is_lost() && !durability.is_fresh(now, limit)
+            }
             Files::GivenUp { .. } => false,
         })
     }

@@ -29,7 +29,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 async fn a_disk_that_fills_up_in_mid_call_suspends_the_room_which_goes_on_by_itself_when_there_is_space() {
     let disk = SmallDisk::of_megabytes(24);
     let mut server = server_on(&[&disk]).await;
-    let mut meeting = Meeting::begins(&server).await;
+    let meeting = Meeting::begins(&server).await;
     meeting.becomes(&server, "live", SOON).await;
     meeting.all_see_and_hear_each_other().await;
     let first_files = meeting.originals(&[&disk]);
@@ -83,12 +83,12 @@ async fn of_two_disks_one_fills_up_and_the_room_on_the_other_goes_on() {
     let (larger, smaller) = (SmallDisk::of_megabytes(40), SmallDisk::of_megabytes(30));
     let disks = [&larger, &smaller];
     let mut server = server_on(&disks).await;
-    let mut first = Meeting::begins(&server).await;
+    let first = Meeting::begins(&server).await;
     assert!(first.folder(&disks).starts_with(larger.path()), "where most space is");
     // Twelve megabytes less, and the other disk has more. The server looks once a second.
     std::fs::write(larger.path().join("other"), vec![0; 12 << 20]).unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    let mut second = Meeting::begins(&server).await;
+    let second = Meeting::begins(&server).await;
     assert!(second.folder(&disks).starts_with(smaller.path()), "where most space is now");
     first.becomes(&server, "live", SOON).await;
     second.becomes(&server, "live", SOON).await;
@@ -107,7 +107,7 @@ async fn of_two_disks_one_fills_up_and_the_room_on_the_other_goes_on() {
     std::fs::remove_file(ballast).unwrap();
     first.becomes(&server, "live", SOON).await;
     first.all_see_and_hear_each_other().await;
-    for meeting in [&mut first, &mut second] {
+    for meeting in [&first, &second] {
         meeting.operator_concludes(&server, "served").await;
         meeting.becomes(&server, "closed", SOON).await;
         verifies(&meeting.folder(&disks));
@@ -119,7 +119,7 @@ async fn of_two_disks_one_fills_up_and_the_room_on_the_other_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_space_no_room_is_opened_and_none_booked_and_a_crash_keeps_nothing_reserved() {
     let disk = SmallDisk::of_megabytes(8);
-    let mut server = server_on(&[&disk]).await;
+    let server = server_on(&[&disk]).await;
     let booked = server.book(&videochiamata()).await;
     let operator = server.enter(booked.invitation("operator")).await;
     let open = format!("/v1/rooms/{}/open", booked.room);
@@ -361,7 +361,8 @@ impl Meeting {
     fn originals(&self, disks: &[&SmallDisk]) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder(disks)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name.ends_with(".webm")).collect();
+        let mut names: Vec<_> =
+            names.filter(|name| Path::new(name).extension().is_some_and(|end| end == "webm")).collect();
         names.sort();
         names
     }
