@@ -108,6 +108,8 @@ pub struct Recording {
     pub space: SpaceConfig,
     /// How long the recorder may be silent while media goes on.
     pub longest_silence: Duration,
+    /// Whether recordings are encrypted.
+    pub encrypt: bool,
 }
 
 /// Section `rooms`.
@@ -492,7 +494,8 @@ impl<'a> Reader<'a> {
         let silence = self.range("recording.longest_silence_ms", 500, 10_000);
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
         let space = SpaceConfig { bytes_per_second: u64::try_from(rate?).ok()?, floor: floor? };
-        Some(Recording { folders: folders?, threads: threads?, space, longest_silence })
+        let encrypt = self.read("recording.encrypt", "true or false", Some::<bool>)?;
+        Some(Recording { folders: folders?, threads: threads?, space, longest_silence, encrypt })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {

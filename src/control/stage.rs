@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::recording_key::recording_key;
 use super::seam::{Media, Recording};
 use super::views::{SessionEvent, SlotView};
 use super::{Error, Fault, Shared};
@@ -23,6 +24,7 @@ use crate::room::{Command, Role};
 use crate::rtp::{Durability, Tap, tap};
 use crate::sfu::{self, ConnectError, Join, Slot};
 use crate::store::StoredOriginal;
+use crate::vault::SessionKey;
 
 /// Reports of a worker that wait for the actor. When they are more, they wait at the worker.
 const WORKER_FACTS: usize = 256;
@@ -54,6 +56,8 @@ pub(super) struct Stage<M, R> {
     owners: HashMap<ConnectionId, ParticipantId>,
     /// Rooms of the recorder that are being finished.
     finishing: JoinSet<()>,
+    /// What the room is recorded under, once it was asked for; `Some(None)`: it is not encrypted.
+    key: Option<Option<Arc<SessionKey>>>,
 }
 
 /// What there is while a room has media.
@@ -129,7 +133,7 @@ pub(super) enum Fact {
 
 impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn new(room: RoomId, shared: Arc<Shared<M, R>>) -> Self {
-        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new() }
+        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: None }
     }
 
     /// The next report; waits for ever while there is no media. The recorder's come first: media stops by them.
@@ -160,6 +164,7 @@ impl<M: Media, R: Recording> Stage<M, R> {
         if self.lights.is_some() {
             return Ok(());
         }
+        let key = self.recording_key().await?;
         // A room that is open goes on with what space there is; if that is none, its recording says so.
         if self.shared.recorder.reserve(self.room, need).await.is_err() {
             tracing::warn!(room = %self.room, "the room goes on without the space that it was to have");
@@ -170,7 +175,7 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let (recorder_sender, facts) = mpsc::channel(RECORDER_FACTS);
         // Whatever an earlier actor left behind ends here.
         self.shared.media.close_room(self.room).await;
-        self.shared.recorder.open_room(self.room, reader, recorder_sender);
+        self.shared.recorder.open_room(self.room, key, reader, recorder_sender);
         if let Err(error) = answered(self.shared.media.open_room(self.room, tap, worker_sender)).await {
             self.shared.recorder.close_room(self.room);
             tracing::error!(room = %self.room, %error, "the room has no media worker");
@@ -187,6 +192,16 @@ impl<M: Media, R: Recording> Stage<M, R> {
             owed: Vec::new(),
         });
         Ok(())
+    }
+
+    /// The key that the room is recorded under; `None`: it is not encrypted.
+    async fn recording_key(&mut self) -> Result<Option<Arc<SessionKey>>, Error> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        let key = recording_key(&self.shared, self.room).await?;
+        self.key = Some(key.clone());
+        Ok(key)
     }
 
     // ── the recording breaks and begins anew ─────────────────────────────────────────────────────────────────────
@@ -229,6 +244,8 @@ impl<M: Media, R: Recording> Stage<M, R> {
     /// Asks for new files if it is time to.
     pub(super) fn ask_again(&mut self) {
         let now = self.shared.clock.mono();
+        // It was opened with the key, or without.
+        let key = self.key.clone().flatten();
         let Some(lights) = &mut self.lights else { return };
         if !matches!(lights.files, Files::GivenUp { again } if again <= now) {
             return;
@@ -236,7 +253,7 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let (tap, reader) = tap();
         let durability = tap.durability();
         let (sender, facts) = mpsc::channel(RECORDER_FACTS);
-        self.shared.recorder.open_room(self.room, reader, sender);
+        self.shared.recorder.open_room(self.room, key, reader, sender);
         for (connection, wire) in &lights.connections {
             self.shared.recorder.open_original(self.room, *connection, wire.label.to_owned());
         }

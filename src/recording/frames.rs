@@ -37,6 +37,13 @@ pub(super) struct FrameCounts {
     pub(super) orphaned: u64,
 }
 
+impl FrameCounts {
+    /// Frames that came, whole or not, and were not passed on.
+    pub(super) fn left_out(&self) -> u64 {
+        self.damaged + self.orphaned
+    }
+}
+
 /// Assembles the frames of one source.
 #[derive(Debug)]
 pub(super) struct Frames {

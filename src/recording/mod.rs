@@ -20,13 +20,17 @@ mod connection;
 mod file;
 mod frames;
 mod intake;
+pub mod lines;
 pub mod manifest;
+mod mix;
 mod muxer;
 mod original;
 mod pictures;
 mod places;
+pub mod read;
 mod reorder;
 mod room;
+pub mod session;
 pub mod sign;
 mod space;
 #[cfg(test)]
@@ -34,6 +38,7 @@ mod tests;
 pub mod timeline;
 pub mod timestamp;
 mod verify;
+pub mod voice;
 mod webm;
 
 use std::collections::HashMap;
@@ -49,10 +54,10 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-pub use self::chain::ChainEntry;
+pub use self::chain::{ChainEntry, StoredPiece};
 pub use self::places::folder_of;
 pub use self::space::{Need, SpaceConfig};
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify};
+pub use self::verify::{Difference, FileReport, Report, VerifyError, verify, verify_original};
 
 use self::file::{Disk, LocalDisk};
 use self::places::{Places, Thread, Work};
@@ -62,6 +67,7 @@ use crate::clock::{Clock, MonoTime};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::rtp::TapReader;
+use crate::vault::SessionKey;
 
 /// How often a recorder thread empties its taps. Lower spends more on looking; higher delays the first acknowledgement,
 /// for which a room's media waits, and every later one.
@@ -172,7 +178,7 @@ pub struct Original {
     pub file: String,
     /// Camera and microphone, or the screen.
     pub sources: Vec<Source>,
-    /// Length of the file in bytes.
+    /// Length of the WebM in bytes. Encrypted, the file is a little longer.
     pub bytes: u64,
     /// Number of clusters.
     pub clusters: u64,
@@ -276,11 +282,12 @@ impl Recorder {
     }
 
     /// Begins a room's recording: makes its folder and proves that it can be written, then acknowledges for the first
-    /// time and says [`Fact::Ready`]. What went wrong comes as [`Fact::Lost`]. A room that is recorded already is
-    /// finished first, as far as it can be, and begins anew in new files.
-    pub fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<Fact>) {
+    /// time and says [`Fact::Ready`]. What went wrong comes as [`Fact::Lost`]. With a key, everything of the room is
+    /// encrypted under it. A room that is recorded already is finished first, as far as it can be, and begins anew in
+    /// new files.
+    pub fn open_room(&self, room: RoomId, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<Fact>) {
         let ahead = self.shared.needs.get(&room).map_or(0, |need| self.shared.space.ahead(*need));
-        self.send(room, Command::OpenRoom { room, ahead, tap, facts });
+        self.send(room, Command::OpenRoom { room, ahead, key, tap, facts });
     }
 
     /// Announces a connection before its first packet: its file is named `<label>-<n>.webm`, n counting from 1 per label.
@@ -315,7 +322,7 @@ impl Recorder {
 enum Command {
     Reserve { room: RoomId, bytes: u64, reply: oneshot::Sender<Result<(), ReserveError>> },
     Release { room: RoomId },
-    OpenRoom { room: RoomId, ahead: u64, tap: TapReader, facts: mpsc::Sender<Fact> },
+    OpenRoom { room: RoomId, ahead: u64, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<Fact> },
     OpenOriginal { room: RoomId, connection: ConnectionId, label: String },
     DropOriginal { room: RoomId, connection: ConnectionId },
     CloseRoom { room: RoomId },
@@ -399,14 +406,14 @@ impl Worker {
                 let _ = reply.send(reserved);
             }
             Command::Release { room } => self.give_back(room),
-            Command::OpenRoom { room, ahead, tap, facts } => {
+            Command::OpenRoom { room, ahead, key, tap, facts } => {
                 // A room may be opened anew while its old tap is still being emptied.
                 if let Some(mut replaced) = self.rooms.remove(&room) {
                     replaced.close(self.clock.now(), &self.clock);
                 }
                 let space = Some((self.purse(room), ahead));
                 let (folder, disk) = (self.volume.folder.join(room.to_string()), Arc::clone(self.volume.disk()));
-                let opening = Opening { room, folder, disk, space, tap, facts };
+                let opening = Opening { room, folder, disk, space, key, tap, facts };
                 self.rooms.insert(room, RoomRecording::open(opening, self.clock.mono()));
             }
             Command::OpenOriginal { room, connection, label } => {

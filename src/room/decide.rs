@@ -91,6 +91,10 @@ impl Draft<'_> {
                 self.picture_back(connection, source);
                 Ok(())
             }
+            Command::RecordingRecovered { participant, connection, file, until_ms, tail_bytes } => {
+                self.emit(Event::RecordingRecovered { participant, connection, file, until_ms, tail_bytes });
+                Ok(())
+            }
             Command::Restarted => {
                 self.restarted();
                 Ok(())

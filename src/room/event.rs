@@ -101,6 +101,15 @@ pub enum Event {
     PictureMissing { participant: ParticipantId, connection: ConnectionId, source: Source, ago_ms: u64 },
     /// It is recorded again, or does not arrive any more.
     PictureBack { participant: ParticipantId, connection: ConnectionId, source: Source },
+    /// An original that a crash left unfinished was cut to its last whole cluster: it goes on for `until_ms` from its
+    /// beginning, and the `tail_bytes` after that are kept beside it.
+    RecordingRecovered {
+        participant: ParticipantId,
+        connection: ConnectionId,
+        file: String,
+        until_ms: u64,
+        tail_bytes: u64,
+    },
     /// A feature was switched.
     FeatureSet { feature: Feature, on: bool },
     /// Every required role is present. Opens a presence interval; `ago_ms`: how long before this entry.

@@ -126,7 +126,7 @@ impl Archive {
     fn open(&self, room: RoomId) -> Session<'_> {
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(64);
-        self.recorder.open_room(room, reader, sender);
+        self.recorder.open_room(room, None, reader, sender);
         let connection = ConnectionId::new(self.clock.now().wall);
         self.recorder.open_original(room, connection, "citizen".into());
         Session { archive: self, tap, facts, connection, voice: Sender::new(Source::Microphone) }

@@ -16,6 +16,7 @@ use crate::recording::file::{Append, Disk, LocalDisk};
 use crate::recording::room::{Opening, RoomRecording};
 use crate::recording::{Fact, Original, Recorder, RecorderConfig, SpaceConfig};
 use crate::rtp::{Codec, Extensions, Packet, SenderReport, Ssrc, Tap, Tapped, tap};
+use crate::vault::SessionKey;
 
 /// 20 ms of Opus silence, stereo, fullband.
 pub(crate) const SILENCE: [u8; 3] = [0xfc, 0xff, 0xfe];
@@ -141,7 +142,7 @@ impl Studio {
         let room = RoomId::new(clock.now().wall);
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(64);
-        recorder.open_room(room, reader, sender);
+        recorder.open_room(room, None, reader, sender);
         Self { folder, recorder, room, tap: Some(tap), facts, clock }
     }
 
@@ -277,6 +278,15 @@ impl Booth {
     }
 
     pub(crate) fn on(disk: Arc<dyn Disk>, facts: usize) -> Self {
+        Self::with(disk, facts, None)
+    }
+
+    /// The same room, recorded under a key.
+    pub(crate) fn encrypted(key: &SessionKey) -> Self {
+        Self::with(Arc::new(LocalDisk), 64, Some(Arc::new(key.clone())))
+    }
+
+    fn with(disk: Arc<dyn Disk>, facts: usize, key: Option<Arc<SessionKey>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::new();
         let (tap, reader) = tap();
@@ -284,7 +294,7 @@ impl Booth {
         let at = MonoTime::from_millis(1_000);
         let room = RoomId::new(clock.now().wall);
         let folder_of_room = folder.path().join("room");
-        let opening = Opening { room, folder: folder_of_room, disk, space: None, tap: reader, facts: sender };
+        let opening = Opening { room, folder: folder_of_room, disk, space: None, key, tap: reader, facts: sender };
         let room = RoomRecording::open(opening, at);
         Self { folder, room, tap, facts, at, clock }
     }
