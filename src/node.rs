@@ -19,11 +19,12 @@ use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Sealer};
 use crate::notify::{self, Notifier, SmsOutcome};
 use crate::objects;
 use crate::recording::Recorder;
 use crate::recording::sign::{KeyFileError, SigningKey};
+use crate::recording::timestamp::TimestampError;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
@@ -50,6 +51,7 @@ pub struct Node {
     routes: Router,
     control: Control,
     evidence: Evidence,
+    sealer: Sealer,
     store: Store,
     notifier: Notifier<Store>,
     /// How text messages ended.
@@ -101,6 +103,12 @@ pub enum StartError {
     /// The key that signs.
     #[error("{0}")]
     SigningKey(#[from] KeyFileError),
+    /// The sealer.
+    #[error("cannot start the sealer: {0}")]
+    Sealer(reqwest::Error),
+    /// The authorities whose timestamps are believed. The configuration's fault.
+    #[error("sealing.timestamp_ca: {0}")]
+    Authority(#[from] TimestampError),
     /// The place of the packages.
     #[error("{0}")]
     Packages(#[from] objects::OpenError),
@@ -199,8 +207,18 @@ impl Node {
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
 
-        let evidence =
-            Evidence::new(store.clone(), config.open_packages()?, recording_keys, signing, config.evidence(), clock);
+        let packages = config.open_packages()?;
+        let sealer = Sealer::new(
+            store.clone(),
+            packages.clone(),
+            Arc::clone(&recording_keys),
+            Arc::clone(&signing),
+            config.sealer()?,
+            notifier.waker(),
+            clock,
+        )
+        .map_err(StartError::Sealer)?;
+        let evidence = Evidence::new(store.clone(), packages, recording_keys, signing, config.evidence(), clock);
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
@@ -219,6 +237,7 @@ impl Node {
             routes,
             control,
             evidence,
+            sealer,
             store,
             notifier,
             text_outcomes,
@@ -291,6 +310,7 @@ impl Node {
             routes,
             control,
             evidence,
+            sealer,
             store,
             notifier,
             text_outcomes,
@@ -308,6 +328,15 @@ impl Node {
             tokio::spawn(evidence.clone().upkeep()),
             tokio::spawn(evidence.work()),
         ];
+        let (last_package, no_more_packages) = oneshot::channel::<()>();
+        let sealer = tokio::spawn(async move {
+            sealer
+                .run(async {
+                    // Dropped or used, it means the same.
+                    let _stopped = no_more_packages.await;
+                })
+                .await;
+        });
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
             // Dropped or used, it means the same.
@@ -333,6 +362,11 @@ impl Node {
         stopping.send_replace(true);
         if tokio::time::timeout(FINISH_LIMIT, control.shutdown()).await.is_err() {
             tracing::error!("some originals were not finished in time; what was acknowledged is on disk");
+        }
+        // What is being sealed is taken up at the next start.
+        drop(last_package);
+        if tokio::time::timeout(GOODBYE_LIMIT, sealer).await.is_err() {
+            tracing::warn!("the sealer did not stop in time");
         }
         // What is under way may arrive; the rest waits in the database for the next start.
         drop(last_message);

@@ -15,6 +15,7 @@ mod export;
 mod files;
 mod jobs;
 mod package;
+mod sealer;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::destroy::NOTE_TYPE;
+pub use self::sealer::{SealedData, SealedWebhook, Sealer, SealerSettings, TimestampSettings};
 pub use self::files::{ByteRange, Content, Part, Pieces};
 pub use self::views::{
     ExportFormat, HoldView, JobView, OpenedAccess, OriginalView, RecordedState, RecordingPage, RecordingParticipant,

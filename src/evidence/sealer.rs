@@ -17,22 +17,19 @@ use std::{fs, io};
 use dashmap::DashMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use self::build::{BuildError, Built, Job, Previous, between, build, make_folder, tree_bytes};
-use super::package_prefix;
 use crate::clock::Clock;
 use crate::id::{MessageId, RoomId};
 use crate::notify::Waker;
 use crate::objects::{ObjectError, Objects};
-use crate::recording::chain::sha256_hex;
 use crate::recording::manifest::{MANIFEST, Manifest, ManifestError, RetentionFacts, SIGNATURE, TIMESTAMP, TIMESTAMP_SIGNATURE};
-use crate::recording::package::{SealError, add_timestamp};
+use crate::recording::package::{SealError, add_timestamp, digest, package_name};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
-use crate::recording::{RecoverError, recover_room};
+use crate::recording::{RecoverError, folder_of, recover_room};
 use crate::room::Event;
 use crate::store::{self, MessageKind, NewMessage, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};
@@ -273,15 +270,18 @@ impl Inner {
         let appointment = self.store.appointment(room).await?.ok_or(Fault::NoRoom)?;
         let key = self.key(room).await?.map(Arc::new);
         let work = self.settings.work.join(room.to_string());
-        let prefix = package_prefix(room);
-        let recorded = self.settings.recordings.iter().map(|root| root.join(room.to_string())).find(|path| path.is_dir());
+        let prefix = package_name(room);
+        let recorded = folder_of(&self.settings.recordings, room);
         let previous = if package.revision > 0 { Some(self.previous(&prefix, &work).await?) } else { None };
         if recorded.is_none() && previous.is_none() {
             return Err(Fault::NoOriginals);
         }
         if let Some(folder) = recorded.clone().filter(|_| later(package.ended, CLOSED_WITHIN) <= self.now()) {
             // Originals that a fault of the disk left open.
-            off_thread(move || recover_room(&folder).map(drop)).await?.map_err(Fault::Recover)?;
+            let recovery = off_thread(move || recover_room(&folder, |_, _| {})).await?;
+            if let Some(error) = recovery.failed.into_iter().next() {
+                return Err(error.into());
+            }
         }
         let job = Job {
             room,
@@ -348,7 +348,7 @@ impl Inner {
             make_folder(to.parent().unwrap_or(&folder))?;
             self.objects.fetch_file(&format!("{prefix}/{}", file.path), &to).await?;
         }
-        Ok(Previous { manifest, sha256: sha256_hex(&bytes) })
+        Ok(Previous { manifest, sha256: sha256(&bytes)? })
     }
 
     /// Does the work that blocks, in a thread that gives way to every other.
@@ -416,7 +416,7 @@ impl Inner {
             let stored = self.objects.digest(&format!("{prefix}/{path}"), &mut on).await?;
             let said = match built.manifest.file(&path) {
                 Some(entry) => entry.sha256.clone(),
-                None => sha256_hex(&fs::read(built.folder.join(&path)).map_err(build::failed(&built.folder))?),
+                None => sha256(&fs::read(built.folder.join(&path)).map_err(build::failed(&built.folder))?)?,
             };
             if stored.sha256 != said {
                 return Err(Fault::ReadBack { path });
@@ -489,6 +489,11 @@ fn paths(built: &Built) -> Vec<String> {
     let own = [TIMESTAMP_SIGNATURE, TIMESTAMP, SIGNATURE, MANIFEST].into_iter();
     paths.extend(own.filter(|name| built.folder.join(name).exists()).map(str::to_owned));
     paths
+}
+
+fn sha256(bytes: &[u8]) -> Result<String, Fault> {
+    let (_, sha256) = digest(bytes, &mut |_| {}).map_err(build::failed(Path::new(MANIFEST)))?;
+    Ok(sha256)
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {

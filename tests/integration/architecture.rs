@@ -19,10 +19,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["audit", "room", "recording", "vault"]),
     ("notify", &["store"]),
     ("control", &["room", "calendar", "rtp", "vault", "sfu", "recording", "store", "notify"]),
-    ("evidence", &["audit", "objects", "recording", "room", "store", "vault"]),
+    ("evidence", &["audit", "objects", "recording", "room", "store", "notify", "vault"]),
     ("api", &["audit", "room", "control", "evidence"]),
     ("web", &["api"]),
-    ("config", &["room", "calendar", "sfu", "recording", "objects", "notify", "api", "evidence"]),
+    ("config", &["room", "calendar", "sfu", "recording", "objects", "notify", "evidence", "api"]),
     ("telemetry", &["config"]),
     ("keys", &["store", "control", "config"]),
     (

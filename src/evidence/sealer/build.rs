@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,14 +27,17 @@ use crate::recording::session::{self, PlainFile, SessionError, SessionReport, Se
 use crate::recording::sign::SigningKey;
 use crate::recording::{FileReport, VerifyError, verify_original};
 use crate::room::ledger::Line;
-use crate::room::{Profile, ReplayError};
+use crate::room::ReplayError;
 use crate::store::Appointment;
-use crate::vault::{EncryptedReader, FixedWriter, SessionKey};
+use crate::vault::{EncryptedReader, FixedWriter, SessionKey, is_encrypted};
 
 /// The session copy's name.
 const SESSION_COPY: &str = "session.webm";
 /// What was found while it was made; beside the package's folder, for a seal that is begun anew.
 const SESSION_REPORT: &str = "session-report.json";
+
+/// Enough of a file to tell whether it is encrypted.
+const HEAD: u64 = 64;
 
 /// How much of the whole work each step is, in thousandths, up to its end.
 const CHECKED: u64 = 150;
@@ -167,8 +170,13 @@ fn take_over(recorded: &Path, originals: &Path) -> Result<(), BuildError> {
             [".webm", ".chain.jsonl", ".rtcp.jsonl", ".tail", ".chain.tail"].iter().any(|end| name.ends_with(end))
         });
         let (from, to) = (entry.path(), originals.join(&name));
-        if !of_an_original || to.exists() {
-            continue;
+        let length = entry.metadata().map_err(failed(&from))?.len();
+        match fs::metadata(&to) {
+            _ if !of_an_original => continue,
+            Ok(taken) if taken.len() == length => continue,
+            // It was cut since it was taken over.
+            Ok(_) => fs::remove_file(&to).map_err(failed(&to))?,
+            Err(_) => {}
         }
         if fs::hard_link(&from, &to).is_err() {
             // Another disk. Whole under its name or not there at all, whenever the process ends.
@@ -229,7 +237,15 @@ fn check(
 
 // ── the session copy ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// What was made of which originals.
+/// What is known of the session copy.
+enum Copy {
+    /// It was made from these originals; `None`: they hold nothing that could be shown or heard.
+    Made(Option<SessionReport>),
+    /// It is that of the revision before, and so is what was found in it.
+    Kept,
+}
+
+/// What was made of which originals, for a seal that is begun anew.
 #[derive(Serialize, Deserialize)]
 struct Derived {
     /// The chain heads of its originals, in their order.
@@ -245,12 +261,17 @@ fn session_copy(
     offsets: &[i64],
     story: &Story,
     progress: &dyn Fn(u64) -> ControlFlow<()>,
-) -> Result<Option<SessionReport>, BuildError> {
+) -> Result<Copy, BuildError> {
     let (path, note) = (folder.join(SESSION_COPY), job.work.join(SESSION_REPORT));
     let heads: Vec<String> = items.iter().map(|item| item.report.chain_head.clone()).collect();
+    if let Some(Previous { manifest, .. }) = &job.previous
+        && manifest.originals.iter().map(|original| &original.chain_head).eq(&heads)
+    {
+        return Ok(Copy::Kept);
+    }
     let before = fs::read(&note).ok().and_then(|bytes| serde_json::from_slice::<Derived>(&bytes).ok());
     if let Some(before) = before.filter(|before| before.heads == heads && before.report.is_some() == path.exists()) {
-        return Ok(before.report);
+        return Ok(Copy::Made(before.report));
     }
     let labels = labels(story);
     let mut sources = Vec::new();
@@ -286,7 +307,7 @@ fn session_copy(
     let derived = Derived { heads, report };
     let bytes = serde_json::to_vec(&derived).map_err(|error| failed(&note)(error.into()))?;
     fs::write(&note, bytes).map_err(failed(&note))?;
-    Ok(derived.report)
+    Ok(Copy::Made(derived.report))
 }
 
 fn write_copy(
@@ -326,10 +347,13 @@ type PieceIter = Box<dyn Iterator<Item = io::Result<Vec<u8>>>>;
 
 /// The pieces of an original, decrypted if it is encrypted.
 fn pieces(path: &Path, key: Option<&SessionKey>) -> Result<PieceIter, BuildError> {
-    let file = File::open(path).map_err(failed(path))?;
+    let mut file = File::open(path).map_err(failed(path))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     // Encryption may have been switched on between two originals of a room.
-    let encrypted = is_encrypted(path).map_err(failed(path))?;
+    let mut head = Vec::new();
+    Read::by_ref(&mut file).take(HEAD).read_to_end(&mut head).map_err(failed(path))?;
+    file.rewind().map_err(failed(path))?;
+    let encrypted = is_encrypted(&head);
     Ok(match key.filter(|_| encrypted) {
         Some(key) => {
             let opened = EncryptedReader::open(BufReader::new(file), key, name);
@@ -360,14 +384,23 @@ fn describe(
     story: Story,
     items: &[Item],
     offsets: &[i64],
-    copy: Option<SessionReport>,
+    copy: Copy,
 ) -> Manifest {
     let labels = labels(&story);
+    let previous = job.previous.as_ref().map(|previous| &previous.manifest);
     let mut participants = story.participants;
     for person in &mut participants {
-        let label = labels.get(&person.id).map(|(_, label)| label);
-        let spoke = copy.iter().flat_map(|copy| &copy.voices).find(|voice| Some(&voice.label) == label);
-        person.voice = spoke.map(|spoke| spoke.voice.clone());
+        person.voice = match &copy {
+            Copy::Made(copy) => {
+                let label = labels.get(&person.id).map(|(_, label)| label);
+                let spoke = copy.iter().flat_map(|copy| &copy.voices).find(|voice| Some(&voice.label) == label);
+                spoke.map(|spoke| spoke.voice.clone())
+            }
+            Copy::Kept => {
+                let mut before = previous.iter().flat_map(|manifest| &manifest.participants);
+                before.find(|before| before.id == person.id).and_then(|before| before.voice.clone())
+            }
+        };
     }
     let mut recovery = story.recovery;
     let mut originals = Vec::new();
@@ -405,13 +438,23 @@ fn describe(
             clusters: item.report.clusters,
             chain_head: item.report.chain_head.clone(),
             complete: item.report.finished,
-            quality: summarise(&item.lines),
+            quality: summarise(item.lines.iter().cloned()),
         });
     }
     let begin = items.iter().zip(offsets).min_by_key(|(_, offset)| **offset).map(|(item, _)| Moment {
         utc: item.begin.wall,
         mono_ms: item.begin.mono.as_millis(),
     });
+    let session_copy = match copy {
+        Copy::Made(copy) => copy.zip(begin).map(|(copy, begin)| SessionCopy {
+            file: SESSION_COPY.to_owned(),
+            begin,
+            duration_ms: copy.duration_ms,
+            tracks: std::iter::once("mix".to_owned()).chain(copy.tracks.into_iter().map(|track| track.name)).collect(),
+            largest_skew_ms: copy.voices.iter().map(|voice| voice.skew.largest_us.div_ceil(1_000)).max().unwrap_or(0),
+        }),
+        Copy::Kept => previous.and_then(|manifest| manifest.session_copy.clone()),
+    };
     Manifest {
         schema: SCHEMA.to_owned(),
         revision: job.revision,
@@ -438,13 +481,7 @@ fn describe(
         encrypted: job.key.is_some(),
         participants,
         originals,
-        session_copy: copy.zip(begin).map(|(copy, begin)| SessionCopy {
-            file: SESSION_COPY.to_owned(),
-            begin,
-            duration_ms: copy.duration_ms,
-            tracks: std::iter::once("mix".to_owned()).chain(copy.tracks.iter().map(|track| track.name.clone())).collect(),
-            largest_skew_ms: copy.voices.iter().map(|voice| voice.skew.largest_us.div_ceil(1_000)).max().unwrap_or(0),
-        }),
+        session_copy,
         presence: story.presence,
         ledger: ChainFacts {
             lines: job.lines.last().map_or(0, |line| line.seq),
