@@ -25,6 +25,8 @@ pub mod manifest;
 mod mix;
 mod muxer;
 mod original;
+mod original_check;
+pub mod package;
 mod pictures;
 mod places;
 pub mod read;
@@ -55,9 +57,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub use self::chain::{ChainEntry, StoredPiece};
+pub use self::original_check::Difference;
 pub use self::places::folder_of;
 pub use self::space::{Need, SpaceConfig};
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify, verify_original};
+pub use self::verify::{FileReport, Report, VerifyError, verify, verify_original};
 
 use self::file::{Disk, LocalDisk};
 use self::places::{Places, Thread, Work};
