@@ -151,7 +151,7 @@ async fn without_space_no_room_is_opened_and_none_booked_and_a_crash_keeps_nothi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_camera_without_any_keyframe_the_operator_is_told_within_five_seconds_and_the_voice_is_recorded() {
-    let mut server = Server::start().await;
+    let mut server = Server::start_with(Database::Sqlite, &[("RECORDING__ENCRYPT", "false")]).await;
     let habits = Habits { never_a_keyframe: true, ..Habits::default() };
     let meeting = Meeting::begins_with(&server, habits).await;
     let connected = Instant::now();
@@ -184,7 +184,12 @@ async fn of_a_camera_without_any_keyframe_the_operator_is_told_within_five_secon
 async fn server_on(disks: &[&SmallDisk]) -> Server {
     let folders: Vec<_> = disks.iter().map(|disk| disk.path().to_str().unwrap()).collect();
     let folders = if let [folder] = folders[..] { folder.to_owned() } else { json!(folders).to_string() };
-    let configuration = [("RECORDING__FOLDER", folders.as_str()), ("RECORDING__RESERVE_BYTES_PER_SECOND", "1000")];
+    let configuration = [
+        ("RECORDING__FOLDER", folders.as_str()),
+        ("RECORDING__RESERVE_BYTES_PER_SECOND", "1000"),
+        // For ffmpeg to read.
+        ("RECORDING__ENCRYPT", "false"),
+    ];
     Server::start_with(Database::Sqlite, &configuration).await
 }
 
