@@ -1,5 +1,8 @@
 //! The session copy, made from originals that the recorder wrote, and listened to.
 
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "samples of a minute fit anywhere")]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of spans may have one")]
+
 use std::f64::consts::TAU;
 use std::fs::{self, File};
 use std::ops::{ControlFlow, Range};
@@ -125,27 +128,22 @@ const CALL_MS: u64 = 20_000;
 
 /// A call of three with real pictures, in which one drops and comes back; then one shares a screen.
 fn record_call(booth: &mut Booth) -> Vec<Original> {
-    let mut parts: Vec<(&str, Range<u64>, Vec<(Source, Packet)>)> = Vec::new();
-    for (label, (hertz, spoken), spans) in [
-        ("operator", OPERATOR, vec![0..CALL_MS]),
-        ("delegato", DELEGATO, vec![100..AWAY.start, AWAY.end..CALL_MS]),
-        ("delegante", DELEGANTE, vec![300..CALL_MS]),
+    let mut packets = Vec::new();
+    let mut sharer = None;
+    for (label, (hertz, spoken), span) in [
+        ("operator", OPERATOR, 0..CALL_MS),
+        ("delegato", DELEGATO, 100..AWAY.start),
+        ("delegato", DELEGATO, AWAY.end..CALL_MS),
+        ("delegante", DELEGANTE, 300..CALL_MS),
     ] {
-        for span in spans {
-            let mut packets = tone(hertz, spoken, span.start, span.end);
-            let count = (span.end - span.start) / 40;
-            packets.extend(picture(&mut Sender::new(Source::Camera), at(span.start), count, true));
-            parts.push((label, span, packets));
-        }
+        let connection = booth.connect(label);
+        sharer.get_or_insert(connection);
+        let mut media = tone(hertz, spoken, span.start, span.end);
+        media.extend(picture(&mut Sender::new(Source::Camera), at(span.start), (span.end - span.start) / 40, true));
+        packets.extend(media.into_iter().map(|packet| (connection, packet)));
     }
-    let connections: Vec<_> = parts.iter().map(|(label, ..)| booth.connect(label)).collect();
-    let mut packets: Vec<_> = parts
-        .into_iter()
-        .zip(&connections)
-        .flat_map(|((_, _, packets), connection)| packets.into_iter().map(|packet| (*connection, packet)))
-        .collect();
     let screen = picture(&mut Sender::new(Source::Screen), at(10_000), 100, true);
-    packets.extend(screen.into_iter().map(|packet| (connections[0], packet)));
+    packets.extend(screen.into_iter().map(|packet| (sharer.unwrap(), packet)));
     play(booth, packets);
     booth.close()
 }
