@@ -51,7 +51,7 @@ async fn killed_at_any_moment_of_a_call_at_most_a_second_is_lost_and_every_file_
     tokio::time::sleep(Duration::from_secs(2)).await;
     meeting.ends().await;
 
-    verifies(&meeting.folder());
+    verifies(meeting.folder());
     let mut costs = Vec::new();
     for role in ROLES {
         let originals = meeting.originals(role);
