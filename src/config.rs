@@ -105,6 +105,8 @@ pub struct Recording {
     pub threads: usize,
     /// How long the recorder may be silent while media goes on.
     pub longest_silence: Duration,
+    /// Whether recordings are encrypted.
+    pub encrypt: bool,
 }
 
 /// Section `rooms`.
@@ -470,7 +472,8 @@ impl<'a> Reader<'a> {
         let threads = self.range("recording.threads", 1, 64);
         let silence = self.range("recording.longest_silence_ms", 500, 10_000);
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
-        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence })
+        let encrypt = self.read("recording.encrypt", "true or false", Some::<bool>)?;
+        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence, encrypt })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {

@@ -175,6 +175,8 @@ fn demo(listen: SocketAddr, data_dir: &Path, expose: bool) -> ExitCode {
         ("media.announce", announce.into()),
         ("media.first_port", 0.into()),
         ("log.filter", "warn,sportello=info".into()),
+        // Newcomers open the files in any player.
+        ("recording.encrypt", false.into()),
     ];
     let sources = Sources::with_preset(&preset)
         .with("http.listen", &listen.to_string())
@@ -189,6 +191,11 @@ fn demo(listen: SocketAddr, data_dir: &Path, expose: bool) -> ExitCode {
             say(&format!("{:<10} {}  code {}  ({})", message.role, message.join_url, message.code, message.name));
         }
         say(&format!("Recordings go to {recordings}."));
+        say(if node.encrypts_recordings() {
+            "They are encrypted, as the environment says."
+        } else {
+            "They are NOT encrypted, so that any player opens them; `sportello serve` encrypts them."
+        });
         say(&format!("Sportello demo is listening on http://{}", node.address()));
         Ok(())
     })

@@ -5,6 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +24,7 @@ use crate::recording::Recorder;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
+use crate::vault::{KekFile, KekFileError};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
 
@@ -54,6 +56,7 @@ pub struct Node {
     clock: Clock,
     new_keys: Vec<(Scope, Secret)>,
     secrets: PathBuf,
+    encrypts: bool,
 }
 
 /// Why the node did not start, by who is at fault.
@@ -88,6 +91,9 @@ pub enum StartError {
         .0.display()
     )]
     OtherKey(PathBuf),
+    /// The keys of recordings.
+    #[error("{0}")]
+    RecordingKeys(#[from] KekFileError),
     /// The keys of sealed values.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -136,6 +142,8 @@ impl Node {
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
 
+        let recording_keys = KekFile::open(&secrets.join("recordings.key"))?;
+
         // The HTTP port first: a second node on the same data would stop here, before it touches them.
         let address = config.http.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
@@ -174,6 +182,8 @@ impl Node {
             posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
+            recording_keys: Arc::new(recording_keys),
+            encrypt: config.recording.encrypt,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
@@ -203,12 +213,18 @@ impl Node {
             clock,
             new_keys,
             secrets,
+            encrypts: config.recording.encrypt,
         })
     }
 
     /// The address that pages and REST answer on, with the port that was bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether rooms are recorded encrypted.
+    pub fn encrypts_recordings(&self) -> bool {
+        self.encrypts
     }
 
     /// Everything this node answers, as a service: what [`Node::run`] puts on the socket.

@@ -7,6 +7,7 @@ mod actor;
 mod book;
 mod booking;
 mod invite;
+mod recording_key;
 mod schemas;
 mod seam;
 mod secrets;
@@ -40,6 +41,7 @@ use crate::room::{Command, Profile, Refusal, Room};
 use crate::sfu::{ConnectError, Sfu};
 use crate::store::{self, Hash, MessageKind, Seal, SealError, Store};
 pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secret};
+use crate::vault::{KeyEncryption, KeyError};
 pub use book::{Repeatable, SlotSearch};
 pub use invite::TextMessages;
 pub use seam::{Media, Recording};
@@ -79,6 +81,10 @@ pub struct Settings {
     /// How long the recorder may go without an acknowledgement while a room is live. Raising it lets more media
     /// flow that may turn out not to be on disk; lowering it suspends rooms on an ordinary sync pause.
     pub longest_silence: Duration,
+    /// What wraps and unwraps the keys of recordings.
+    pub recording_keys: Arc<dyn KeyEncryption>,
+    /// Whether rooms that have no recording yet are recorded encrypted.
+    pub encrypt: bool,
 }
 
 /// Questions that wait for one room. An operator and nine participants ask a few a second; when more wait, the
@@ -192,6 +198,12 @@ pub enum Fault {
     /// A value could not be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The key of the room's recording could not be made, wrapped or unwrapped.
+    #[error("the recording's key: {0}")]
+    RecordingKey(#[from] KeyError),
+    /// The key of the room's recording was destroyed: nothing more can be recorded in it.
+    #[error("the recording's key was destroyed")]
+    RecordingKeyDestroyed,
     /// The room's actor is gone.
     #[error("the room does not answer")]
     RoomGone,
@@ -295,6 +307,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::RecordingStarted { .. }
             | Command::RecordingLost { .. }
             | Command::RecordingResumed
+            | Command::RecordingRecovered { .. }
             | Command::Restarted
             | Command::WallClockSet { .. }
             | Command::Tick => return Err(Error::Forbidden),

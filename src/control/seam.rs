@@ -2,6 +2,7 @@
 //! tested without sockets and disks.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -10,6 +11,7 @@ use crate::media::Source;
 use crate::recording::{self, Recorder};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join, Sfu};
+use crate::vault::SessionKey;
 
 /// The media workers ([`Sfu`], whose methods these are).
 #[expect(missing_docs, reason = "documented at Sfu")]
@@ -41,7 +43,13 @@ pub trait Media: Clone + Send + Sync + 'static {
 /// The recorder ([`Recorder`], whose methods these are).
 #[expect(missing_docs, reason = "documented at Recorder")]
 pub trait Recording: Clone + Send + Sync + 'static {
-    fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>);
+    fn open_room(
+        &self,
+        room: RoomId,
+        key: Option<Arc<SessionKey>>,
+        tap: TapReader,
+        facts: mpsc::Sender<recording::Fact>,
+    );
     fn open_original(&self, room: RoomId, connection: ConnectionId, label: String);
     fn drop_original(&self, room: RoomId, connection: ConnectionId);
     fn close_room(&self, room: RoomId);
@@ -93,8 +101,14 @@ impl Media for Sfu {
 }
 
 impl Recording for Recorder {
-    fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>) {
-        Self::open_room(self, room, tap, facts);
+    fn open_room(
+        &self,
+        room: RoomId,
+        key: Option<Arc<SessionKey>>,
+        tap: TapReader,
+        facts: mpsc::Sender<recording::Fact>,
+    ) {
+        Self::open_room(self, room, key, tap, facts);
     }
 
     fn open_original(&self, room: RoomId, connection: ConnectionId, label: String) {

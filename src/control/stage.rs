@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::recording_key::recording_key;
 use super::seam::{Media, Recording};
 use super::views::{SessionEvent, SlotView};
 use super::{Error, Fault, Shared};
@@ -20,6 +21,7 @@ use crate::room::{Command, Role};
 use crate::rtp::{Durability, tap};
 use crate::sfu::{self, ConnectError, Join, Slot};
 use crate::store::StoredOriginal;
+use crate::vault::SessionKey;
 
 /// Reports of a worker that wait for the actor. When they are more, they wait at the worker.
 const WORKER_FACTS: usize = 256;
@@ -41,6 +43,8 @@ pub(super) struct Stage<M, R> {
     owners: HashMap<ConnectionId, ParticipantId>,
     /// Rooms of the recorder that are being finished.
     finishing: JoinSet<()>,
+    /// What the room is recorded under, once it was asked for; `Some(None)`: it is not encrypted.
+    key: Option<Option<Arc<SessionKey>>>,
 }
 
 /// What there is while a room has media.
@@ -65,7 +69,7 @@ pub(super) enum Fact {
 
 impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn new(room: RoomId, shared: Arc<Shared<M, R>>) -> Self {
-        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new() }
+        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: None }
     }
 
     /// The next report; waits for ever while there is no media. The recorder's come first: media stops by them.
@@ -109,13 +113,14 @@ impl<M: Media, R: Recording> Stage<M, R> {
         if self.lights.is_some() {
             return Ok(());
         }
+        let key = self.recording_key().await?;
         let (tap, reader) = tap();
         let durability = tap.durability();
         let (worker_sender, worker) = mpsc::channel(WORKER_FACTS);
         let (recorder_sender, recorder) = mpsc::channel(RECORDER_FACTS);
         // Whatever an earlier actor left behind ends here.
         self.shared.media.close_room(self.room).await;
-        self.shared.recorder.open_room(self.room, reader, recorder_sender);
+        self.shared.recorder.open_room(self.room, key, reader, recorder_sender);
         if let Err(error) = answered(self.shared.media.open_room(self.room, tap, worker_sender)).await {
             self.shared.recorder.close_room(self.room);
             tracing::error!(room = %self.room, %error, "the room has no media worker");
@@ -131,6 +136,16 @@ impl<M: Media, R: Recording> Stage<M, R> {
             owed: Vec::new(),
         });
         Ok(())
+    }
+
+    /// The key that the room is recorded under; `None`: it is not encrypted.
+    async fn recording_key(&mut self) -> Result<Option<Arc<SessionKey>>, Error> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        let key = recording_key(&self.shared, self.room).await?;
+        self.key = Some(key.clone());
+        Ok(key)
     }
 
     /// Answers an offer; the recorder hears of the connection before its first packet can come.

@@ -6,7 +6,7 @@ use super::Fact;
 use super::intake::{Intake, IntakeCounts, Outlet};
 use super::original::{Desk, Failure, Name, OpenOriginal};
 use super::timeline::SenderClock;
-use crate::clock::MonoTime;
+use crate::clock::{MonoTime, Now};
 use crate::id::ConnectionId;
 use crate::media::Source;
 use crate::rtp::{Codec, Packet, SenderReport};
@@ -57,7 +57,8 @@ impl Connection {
             return Ok(());
         }
         let (id, codec) = (self.id, packet.codec);
-        if self.original(source).is_some_and(|original| !original.admit(source, &packet)) {
+        let before = self.intakes.get(&source).map(Intake::counts).unwrap_or_default();
+        if self.original(source).is_some_and(|original| !original.admit(source, &packet, before)) {
             let counts = self.counts();
             if let Some(closing) = self.slot(source).take() {
                 close(closing, id, &counts, desk, facts, &mut self.told)?;
@@ -71,8 +72,8 @@ impl Connection {
             let number = *self.number.get_or_insert_with(|| desk.number(&self.label));
             let name = Name { label: self.label.clone(), number, screen: source == Source::Screen };
             self.begun += 1;
-            let mut original = OpenOriginal::new(name, track_uid(id, self.begun));
-            original.admit(source, &packet);
+            let mut original = OpenOriginal::new(name, id, track_uid(id, self.begun));
+            original.admit(source, &packet, before);
             *self.slot(source) = Some(original);
         }
         let mut outlet = Outlet::default();
@@ -83,11 +84,9 @@ impl Connection {
 
     /// Takes a sender report in.
     pub(super) fn take_report(&mut self, source: Source, report: &SenderReport) {
-        if let Some(intake) = self.intakes.get_mut(&source) {
-            intake.report(report, &mut self.sender);
-        }
+        let placed = self.intakes.get_mut(&source).and_then(|intake| intake.report(report, &mut self.sender));
         if let Some(original) = self.original(source) {
-            original.note_report(source, report);
+            original.note_report(source, report, placed);
         }
     }
 
@@ -100,6 +99,12 @@ impl Connection {
                 intake.expire(now.mono, &mut outlet);
             }
             self.pour(source, outlet);
+        }
+        if [&self.main, &self.screen].into_iter().flatten().any(|original| original.totals_due(now.mono)) {
+            let counts = self.counts();
+            for original in [&mut self.main, &mut self.screen].into_iter().flatten() {
+                original.note_totals(&counts, now.mono);
+            }
         }
         let waiting = |screen: bool| {
             let intakes = self.intakes.iter().filter(|(source, _)| (**source == Source::Screen) == screen);
@@ -135,6 +140,13 @@ impl Connection {
         Ok(())
     }
 
+    /// The wall clock was set.
+    pub(super) fn note_clock_set(&mut self, now: Now, by_ms: i64) {
+        for original in [&mut self.main, &mut self.screen].into_iter().flatten() {
+            original.note_clock_set(now, by_ms);
+        }
+    }
+
     /// Arrival of the oldest packet that is not on disk.
     pub(super) fn waiting_since(&self, now: MonoTime) -> Option<MonoTime> {
         let originals = [&self.main, &self.screen].into_iter().flatten().filter_map(OpenOriginal::waiting_since);
@@ -168,15 +180,15 @@ impl Connection {
         self.intakes.keys().copied().collect()
     }
 
-    fn counts(&self) -> Vec<(Source, IntakeCounts)> {
-        self.intakes.iter().map(|(source, intake)| (*source, intake.counts())).collect()
+    fn counts(&self) -> Vec<(Source, IntakeCounts, MonoTime)> {
+        self.intakes.iter().map(|(source, intake)| (*source, intake.counts(), intake.newest())).collect()
     }
 }
 
 fn close(
     original: OpenOriginal,
     connection: ConnectionId,
-    counts: &[(Source, IntakeCounts)],
+    counts: &[(Source, IntakeCounts, MonoTime)],
     desk: &mut Desk<'_>,
     facts: &mut VecDeque<Fact>,
     told: &mut Vec<Source>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
 use crate::media::RecordingFault;
+use crate::vault::{FileSealer, SealError, SessionKey};
 
 /// What the recorder asks of a disk. Tests put one in its place that fails on demand.
 pub(super) trait Disk: fmt::Debug + Send + Sync {
@@ -96,6 +97,9 @@ pub(super) enum DiskError {
     /// Bytes could not be appended or made durable.
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+    /// Bytes could not be encrypted.
+    #[error("cannot encrypt {path}: {source}")]
+    Seal { path: PathBuf, source: SealError },
 }
 
 impl DiskError {
@@ -107,10 +111,16 @@ impl DiskError {
         move |source| Self::Write { path: path.to_owned(), source }
     }
 
+    fn seal(path: &Path) -> impl FnOnce(SealError) -> Self {
+        move |source| Self::Seal { path: path.to_owned(), source }
+    }
+
     /// The word for it in the room.
     pub(super) fn fault(&self) -> RecordingFault {
         use io::ErrorKind as Kind;
-        let (Self::Open { source, .. } | Self::Write { source, .. }) = self;
+        let (Self::Open { source, .. } | Self::Write { source, .. }) = self else {
+            return RecordingFault::WriteFailed;
+        };
         match (self, source.kind()) {
             (_, Kind::StorageFull | Kind::QuotaExceeded) => RecordingFault::DiskFull,
             (
@@ -151,6 +161,9 @@ pub(super) struct OriginalFiles {
     chain_lines: Side,
     rtcp_lines: Side,
     chain: Chain,
+    sealer: Option<FileSealer>,
+    /// What the sealer made of the last piece; kept for its capacity.
+    sealed: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -162,8 +175,16 @@ struct Side {
 
 impl OriginalFiles {
     /// Creates `<stem>.webm`, `<stem>.chain.jsonl` and `<stem>.rtcp.jsonl` in a folder; `None` if one of them is there
-    /// already.
-    pub(super) fn create(disk: &dyn Disk, folder: &Path, stem: &str) -> Result<Option<Self>, DiskError> {
+    /// already. With a key the WebM is encrypted from its first byte.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        folder: &Path,
+        stem: &str,
+        key: Option<&SessionKey>,
+    ) -> Result<Option<Self>, DiskError> {
+        let name = format!("{stem}.webm");
+        let sealer = key.map(|key| FileSealer::new(key, &name)).transpose();
+        let sealer = sealer.map_err(DiskError::seal(&folder.join(&name)))?;
         let mut made = Vec::new();
         for suffix in ["webm", "chain.jsonl", "rtcp.jsonl"] {
             let path = folder.join(format!("{stem}.{suffix}"));
@@ -183,8 +204,8 @@ impl OriginalFiles {
         let (Some(media), Some(chain_lines), Some(rtcp_lines)) = (made.next(), made.next(), made.next()) else {
             return Ok(None);
         };
-        let name = format!("{stem}.webm");
-        Ok(Some(Self { name, media, chain_lines, rtcp_lines, chain: Chain::default() }))
+        let (chain, sealed) = (Chain::default(), Vec::new());
+        Ok(Some(Self { name, media, chain_lines, rtcp_lines, chain, sealer, sealed }))
     }
 
     /// The media file's name.
@@ -199,11 +220,37 @@ impl OriginalFiles {
 
     /// Appends the header or one whole cluster, and its line in the chain.
     pub(super) fn append_piece(&mut self, piece: &[u8]) -> Result<(), DiskError> {
-        self.media.append(piece)?;
-        metrics::counter!("sportello_recording_bytes_total").increment(u64::try_from(piece.len()).unwrap_or(0));
-        let line = self.chain.add(piece).map_err(|error| DiskError::write(&self.chain_lines.path)(error.into()))?;
+        if let Some(sealer) = &mut self.sealer {
+            self.sealed.clear();
+            sealer.seal(piece, &mut self.sealed).map_err(DiskError::seal(&self.media.path))?;
+        }
+        let stored = self.sealer.is_some().then_some(self.sealed.as_slice());
+        let line = self.chain.add(piece, stored);
+        self.put(piece, line)
+    }
+
+    /// Appends what says that the original is whole: the last segment, if it is encrypted, and the chain's last line.
+    pub(super) fn append_end(&mut self) -> Result<(), DiskError> {
+        self.sealed.clear();
+        let sealer = self.sealer.take();
+        let is_sealed = sealer.is_some();
+        if let Some(sealer) = sealer {
+            sealer.finish(&mut self.sealed).map_err(DiskError::seal(&self.media.path))?;
+        }
+        let line = self.chain.end(is_sealed.then_some(self.sealed.as_slice()));
+        self.put(&[], line)
+    }
+
+    /// Appends a piece as it is to be stored, and then its line.
+    fn put(&mut self, piece: &[u8], line: serde_json::Result<String>) -> Result<(), DiskError> {
+        let line = line.map_err(|error| DiskError::write(&self.chain_lines.path)(error.into()))?;
+        let stored = if self.sealed.is_empty() { piece } else { &self.sealed };
+        if !stored.is_empty() {
+            self.media.append(stored)?;
+        }
+        metrics::counter!("sportello_recording_bytes_total").increment(u64::try_from(stored.len()).unwrap_or(0));
         let chained = self.chain_lines.append(line.as_bytes());
-        if chained.is_err() {
+        if chained.is_err() && !stored.is_empty() {
             // What stays behind is to verify: no cluster without its line.
             self.media.file.retract();
         }
@@ -215,11 +262,12 @@ impl OriginalFiles {
         self.rtcp_lines.append(lines)
     }
 
-    /// Makes everything appended durable. The media goes first: a chain never speaks of what is not there.
+    /// Makes everything appended durable. The chain goes last: it never speaks of what is not there, and its end says
+    /// that the rest is whole.
     pub(super) fn sync(&mut self) -> Result<(), DiskError> {
         self.media.sync()?;
-        self.chain_lines.sync()?;
-        self.rtcp_lines.sync()
+        self.rtcp_lines.sync()?;
+        self.chain_lines.sync()
     }
 }
 
@@ -245,9 +293,9 @@ mod tests {
     fn nothing_is_ever_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("delegato-1.rtcp.jsonl"), "old").unwrap();
-        assert!(OriginalFiles::create(&LocalDisk, folder.path(), "delegato-1").unwrap().is_none());
+        assert!(OriginalFiles::create(&LocalDisk, folder.path(), "delegato-1", None).unwrap().is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "and nothing is left behind");
-        assert!(OriginalFiles::create(&LocalDisk, folder.path(), "delegato-2").unwrap().is_some());
+        assert!(OriginalFiles::create(&LocalDisk, folder.path(), "delegato-2", None).unwrap().is_some());
     }
 
     #[test]

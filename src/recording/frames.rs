@@ -37,6 +37,13 @@ pub(super) struct FrameCounts {
     pub(super) orphaned: u64,
 }
 
+impl FrameCounts {
+    /// Frames that came, whole or not, and were not passed on.
+    pub(super) fn left_out(&self) -> u64 {
+        self.damaged + self.orphaned
+    }
+}
+
 /// Assembles the frames of one source.
 #[derive(Debug)]
 pub(super) struct Frames {
@@ -63,6 +70,11 @@ impl Frames {
     /// What happened so far.
     pub(super) fn counts(&self) -> FrameCounts {
         self.counts
+    }
+
+    /// Whether nothing that comes can be decoded before a keyframe.
+    pub(super) fn awaits_keyframe(&self) -> bool {
+        self.broken
     }
 
     /// Arrival of the first packet of the frame that is not whole yet.

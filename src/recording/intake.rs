@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frames::{Frame, FrameCounts, Frames};
-use super::reorder::{Released, Reorder};
+use super::reorder::{Released, Reorder, ReorderCounts};
 use super::timeline::{SenderClock, StreamClock};
 use crate::clock::MonoTime;
 use crate::media::Source;
@@ -21,6 +21,10 @@ const AUDIO_PATIENCE: Duration = Duration::from_millis(120);
 
 /// A frame whose rest does not come for so long holds up no acknowledgement any more; it is still waited for.
 const HALF_FRAME: Duration = Duration::from_millis(500);
+
+/// Nothing to record for so long is worth a line. Opus that sends nothing while nobody speaks (DTX) still sends every
+/// 400 ms.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What goes into a file as one block.
 #[derive(Clone, Debug)]
@@ -51,24 +55,59 @@ pub(super) enum BlockKind {
 /// Something about a source worth a line beside the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Packets did not come: the first one's sequence number, and how many.
-    Gap(u64, u64),
+    /// Packets did not come: their stream, the first one's sequence number, and how many.
+    Gap(Ssrc, u64, u64),
     /// Its timestamps or sequence numbers did not follow from the earlier ones.
     Jump,
     /// The picture has this size from here on.
     Resolution(Resolution),
     /// The picture is to be turned clockwise by so many quarters from here on.
     Rotation(u8),
+    /// A keyframe.
+    Keyframe,
+    /// From here on frames are left out, up to the next keyframe.
+    Damaged,
+    /// That keyframe came; so many frames, whole or not, were left out.
+    Mended(u64),
+    /// Nothing was sent from this media time to that one.
+    Silence(MonoTime, MonoTime),
 }
 
 /// Counters of one source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct IntakeCounts {
     pub(super) frames: FrameCounts,
+    pub(super) order: ReorderCounts,
+    /// Packets passed on in order.
+    pub(super) packets: u64,
     /// Packets that never came.
     pub(super) missing: u64,
     /// Runs of such packets.
     pub(super) gaps: u64,
+}
+
+impl IntakeCounts {
+    /// What was counted after `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let ReorderCounts { recovered, late, duplicates } = self.order;
+        let FrameCounts { frames, keyframes, damaged, orphaned } = self.frames;
+        Self {
+            frames: FrameCounts {
+                frames: frames.saturating_sub(before.frames.frames),
+                keyframes: keyframes.saturating_sub(before.frames.keyframes),
+                damaged: damaged.saturating_sub(before.frames.damaged),
+                orphaned: orphaned.saturating_sub(before.frames.orphaned),
+            },
+            order: ReorderCounts {
+                recovered: recovered.saturating_sub(before.order.recovered),
+                late: late.saturating_sub(before.order.late),
+                duplicates: duplicates.saturating_sub(before.order.duplicates),
+            },
+            packets: self.packets.saturating_sub(before.packets),
+            missing: self.missing.saturating_sub(before.missing),
+            gaps: self.gaps.saturating_sub(before.gaps),
+        }
+    }
 }
 
 /// The way of one source.
@@ -82,8 +121,19 @@ pub(super) struct Intake {
     clock: StreamClock,
     resolution: Option<Resolution>,
     rotation: Option<u8>,
+    packets: u64,
     missing: u64,
     gaps: u64,
+    /// Frames left out by the time of the newest whole one.
+    left_out: u64,
+    /// The same when the damage began; `None`: there is none.
+    damage: Option<u64>,
+    /// Media time at which the newest block ends.
+    end: Option<MonoTime>,
+    /// Something was lost since that block: what is missing after it is no silence.
+    lost: bool,
+    /// Arrival of the newest packet that was not padding.
+    newest: MonoTime,
 }
 
 /// Where an intake puts what it made.
@@ -110,13 +160,30 @@ impl Intake {
             clock: StreamClock::new(codec.clock_rate()),
             resolution: None,
             rotation: None,
+            packets: 0,
             missing: 0,
             gaps: 0,
+            left_out: 0,
+            damage: None,
+            end: None,
+            lost: false,
+            newest: MonoTime::ZERO,
         }
     }
 
     pub(super) fn counts(&self) -> IntakeCounts {
-        IntakeCounts { frames: self.frames.counts(), missing: self.missing, gaps: self.gaps }
+        IntakeCounts {
+            frames: self.frames.counts(),
+            order: self.reorder.counts(),
+            packets: self.packets,
+            missing: self.missing,
+            gaps: self.gaps,
+        }
+    }
+
+    /// Arrival of the newest packet that was not padding.
+    pub(super) fn newest(&self) -> MonoTime {
+        self.newest
     }
 
     /// Takes a packet as it came.
@@ -125,14 +192,15 @@ impl Intake {
         if self.ssrc != Some(packet.ssrc) {
             self.reorder.give_up_waiting(&mut released);
             self.work(&mut released, packet.arrival, outlet);
-            self.reorder = Reorder::new(match self.codec {
-                Codec::Opus => AUDIO_PATIENCE,
-                Codec::Vp8 => VIDEO_PATIENCE,
-            });
+            self.reorder.begin_anew();
             self.frames.restart();
             self.ssrc = Some(packet.ssrc);
+            self.watch_damage(packet.arrival, outlet);
         }
         let arrival = packet.arrival;
+        if !packet.payload.is_empty() {
+            self.newest = self.newest.max(arrival);
+        }
         self.reorder.push(packet, &mut released);
         self.work(&mut released, arrival, outlet);
     }
@@ -151,11 +219,13 @@ impl Intake {
         self.work(&mut released, now, outlet);
     }
 
-    /// Learns from a report where the stream stands on the sender's clock.
-    pub(super) fn report(&mut self, report: &SenderReport, sender: &mut SenderClock) {
+    /// Learns from a report where the stream stands on the sender's clock. Gives where it stood here until now.
+    pub(super) fn report(&mut self, report: &SenderReport, sender: &mut SenderClock) -> Option<MonoTime> {
+        let placed = self.clock.locate(report.ssrc, report.rtp_timestamp);
         if let Some(moment) = sender.observe(report) {
             self.clock.correct(report.ssrc, report.rtp_timestamp, moment);
         }
+        placed
     }
 
     /// Arrival of the oldest packet that is not in a block yet.
@@ -167,19 +237,39 @@ impl Intake {
     fn work(&mut self, released: &mut Vec<Released>, now: MonoTime, outlet: &mut Outlet) {
         for item in released.drain(..) {
             match item {
-                Released::Packet(packet) => self.accept(&packet, outlet),
+                Released::Packet(packet) => {
+                    self.packets += 1;
+                    self.accept(&packet, outlet);
+                }
                 Released::Gap { first, count } => {
                     self.missing = self.missing.saturating_add(count);
                     self.gaps += 1;
+                    self.lost = true;
                     metrics::counter!("sportello_recording_missing_packets_total").increment(count);
-                    outlet.events.push((now, Event::Gap(first, count)));
+                    outlet.events.extend(self.ssrc.map(|ssrc| (now, Event::Gap(ssrc, first, count))));
                     self.frames.gap();
+                    self.watch_damage(now, outlet);
                 }
                 Released::Restart => {
                     outlet.events.push((now, Event::Jump));
                     self.frames.restart();
+                    self.watch_damage(now, outlet);
                 }
             }
+        }
+    }
+
+    /// Says when frames begin to be left out. Before a source's first keyframe there is nothing to be damaged.
+    fn watch_damage(&mut self, at: MonoTime, outlet: &mut Outlet) {
+        if self.codec != Codec::Vp8 || self.frames.counts().keyframes == 0 {
+            return;
+        }
+        if !self.frames.awaits_keyframe() {
+            self.left_out = self.frames.counts().left_out();
+        } else if self.damage.is_none() {
+            self.damage = Some(self.left_out);
+            self.lost = true;
+            outlet.events.push((at, Event::Damaged));
         }
     }
 
@@ -190,6 +280,7 @@ impl Intake {
                     return;
                 };
                 let (at, arrival) = (self.place(packet.ssrc, packet.timestamp, packet.arrival, outlet), packet.arrival);
+                self.watch_silence(at, length, outlet);
                 let kind = BlockKind::Audio(length);
                 outlet.blocks.push(Block { at, arrival, source: self.source, kind, data: packet.payload.clone() });
             }
@@ -199,19 +290,28 @@ impl Intake {
                     outlet.events.extend(self.rotation.map(|turn| (packet.arrival, Event::Rotation(turn))));
                 }
                 let mut frames = Vec::new();
-                let damaged = self.frames.counts().damaged;
+                let before = self.frames.counts();
                 self.frames.push(packet, &mut frames);
-                let damaged = self.frames.counts().damaged - damaged;
-                metrics::counter!("sportello_recording_damaged_frames_total").increment(damaged);
+                let after = self.frames.counts();
+                metrics::counter!("sportello_recording_damaged_frames_total").increment(after.damaged - before.damaged);
                 for frame in frames {
                     self.accept_frame(frame, outlet);
                 }
+                self.watch_damage(packet.arrival, outlet);
             }
         }
     }
 
     fn accept_frame(&mut self, frame: Frame, outlet: &mut Outlet) {
         let at = self.place(frame.ssrc, frame.timestamp, frame.arrival, outlet);
+        self.watch_silence(at, Duration::ZERO, outlet);
+        if frame.keyframe.is_some() {
+            if let Some(before) = self.damage.take() {
+                let left_out = self.frames.counts().left_out().saturating_sub(before);
+                outlet.events.push((frame.arrival, Event::Mended(left_out)));
+            }
+            outlet.events.push((at, Event::Keyframe));
+        }
         if frame.keyframe.is_some() && frame.keyframe != self.resolution {
             self.resolution = frame.keyframe;
             outlet.events.extend(self.resolution.map(|size| (frame.arrival, Event::Resolution(size))));
@@ -219,6 +319,18 @@ impl Intake {
         let kind = frame.keyframe.map_or(BlockKind::InterFrame, BlockKind::Keyframe);
         let data = Bytes::from(frame.data);
         outlet.blocks.push(Block { at, arrival: frame.arrival, source: self.source, kind, data });
+    }
+
+    /// Says when nothing was sent before the block at `at`.
+    fn watch_silence(&mut self, at: MonoTime, length: Duration, outlet: &mut Outlet) {
+        let lost = std::mem::take(&mut self.lost);
+        if let Some(end) = self.end
+            && !lost
+            && at.since(end) > SILENCE
+        {
+            outlet.events.push((at, Event::Silence(end, at)));
+        }
+        self.end = Some(at + length);
     }
 
     fn place(&mut self, ssrc: Ssrc, timestamp: u64, arrival: MonoTime, outlet: &mut Outlet) -> MonoTime {

@@ -15,17 +15,22 @@ mod connection;
 mod file;
 mod frames;
 mod intake;
+pub mod lines;
 pub mod manifest;
+mod mix;
 mod muxer;
 mod original;
+pub mod read;
 mod reorder;
 mod room;
+pub mod session;
 pub mod sign;
 #[cfg(test)]
 mod tests;
 pub mod timeline;
 pub mod timestamp;
 mod verify;
+pub mod voice;
 mod webm;
 
 use std::collections::HashMap;
@@ -37,8 +42,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use self::chain::ChainEntry;
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify};
+pub use self::chain::{ChainEntry, StoredPiece};
+pub use self::verify::{Difference, FileReport, Report, VerifyError, verify, verify_original};
 
 use self::file::{Disk, LocalDisk};
 use self::room::RoomRecording;
@@ -46,6 +51,7 @@ use crate::clock::{Clock, MonoTime};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::rtp::TapReader;
+use crate::vault::SessionKey;
 
 /// How often a recorder thread empties its taps. Lower spends more on looking; higher delays the first acknowledgement,
 /// for which a room's media waits, and every later one.
@@ -99,7 +105,7 @@ pub struct Original {
     pub file: String,
     /// Camera and microphone, or the screen.
     pub sources: Vec<Source>,
-    /// Length of the file in bytes.
+    /// Length of the WebM in bytes. Encrypted, the file is a little longer.
     pub bytes: u64,
     /// Number of clusters.
     pub clusters: u64,
@@ -130,9 +136,9 @@ impl Recorder {
     }
 
     /// Begins a room's recording: makes its folder and proves that it can be written, then acknowledges for the first
-    /// time. What went wrong comes as [`Fact::Lost`].
-    pub fn open_room(&self, room: RoomId, tap: TapReader, facts: mpsc::Sender<Fact>) {
-        self.send(room, Command::OpenRoom { room, tap, facts });
+    /// time. What went wrong comes as [`Fact::Lost`]. With a key, everything of the room is encrypted under it.
+    pub fn open_room(&self, room: RoomId, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<Fact>) {
+        self.send(room, Command::OpenRoom { room, key, tap, facts });
     }
 
     /// Announces a connection before its first packet: its file is named `<label>-<n>.webm`, n counting from 1 per label.
@@ -164,7 +170,7 @@ impl Recorder {
 
 #[derive(Debug)]
 enum Command {
-    OpenRoom { room: RoomId, tap: TapReader, facts: mpsc::Sender<Fact> },
+    OpenRoom { room: RoomId, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<Fact> },
     OpenOriginal { room: RoomId, connection: ConnectionId, label: String },
     DropOriginal { room: RoomId, connection: ConnectionId },
     CloseRoom { room: RoomId },
@@ -216,9 +222,9 @@ impl Worker {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::OpenRoom { room, tap, facts } => {
+            Command::OpenRoom { room, key, tap, facts } => {
                 let (folder, disk) = (self.folder.join(room.to_string()), Arc::clone(&self.disk));
-                let opened = RoomRecording::open(room, folder, disk, tap, facts, self.clock.mono());
+                let opened = RoomRecording::open(room, folder, disk, key, tap, facts, self.clock.mono());
                 // A room may be opened anew while its old tap is still being emptied.
                 if let Some(mut replaced) = self.rooms.insert(room, opened) {
                     replaced.close(self.clock.now(), &self.clock);

@@ -48,7 +48,15 @@ pub(super) struct Cut {
     /// The header, once per file.
     pub(super) header: Option<Vec<u8>>,
     /// Whole clusters.
-    pub(super) clusters: Vec<Vec<u8>>,
+    pub(super) clusters: Vec<Cluster>,
+}
+
+/// A cluster to be appended.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) bytes: Vec<u8>,
+    /// Where the file's last block then ends, milliseconds from its zero.
+    pub(super) end_ms: u64,
 }
 
 /// The blocks of one file.
@@ -139,6 +147,15 @@ impl Muxer {
         };
         sources.sort_unstable();
         sources
+    }
+
+    /// The tracks in the file's order, once they stand.
+    pub(super) fn tracks(&self) -> impl Iterator<Item = Source> {
+        let tracks = match &self.stage {
+            Stage::Gathering(_) => &[],
+            Stage::Rolling(rolling) => rolling.tracks.as_slice(),
+        };
+        tracks.iter().map(|track| track.source)
     }
 
     /// Media time at the file's zero, once the tracks stand.
@@ -253,12 +270,13 @@ impl Muxer {
         }
         let mut open: Vec<SimpleBlock<'_>> = Vec::new();
         for block in &blocks {
+            let end_ms = rolling.end_ms;
             let Some(placed) = rolling.place(block) else {
                 continue;
             };
             let splits = placed.keyframe && !placed.sound;
             if !open.is_empty() && (splits || placed.ms >= rolling.cluster_ms + CLUSTER_SPAN_MS) {
-                cut.clusters.push(webm::cluster(rolling.cluster_ms, &open)?);
+                cut.clusters.push(Cluster { bytes: webm::cluster(rolling.cluster_ms, &open)?, end_ms });
                 open.clear();
             }
             if open.is_empty() {
@@ -273,7 +291,7 @@ impl Muxer {
             });
         }
         if !open.is_empty() {
-            cut.clusters.push(webm::cluster(rolling.cluster_ms, &open)?);
+            cut.clusters.push(Cluster { bytes: webm::cluster(rolling.cluster_ms, &open)?, end_ms: rolling.end_ms });
         }
         Ok(cut)
     }

@@ -4,19 +4,24 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
 use webm_iterable::errors::TagWriterError;
 
 use super::Original;
 use super::file::{Disk, DiskError, OriginalFiles};
 use super::intake::{Block, Event, IntakeCounts};
+use super::lines::{Line, TrackLine};
 use super::muxer::{Cut, Muxer};
 use crate::clock::{Clock, MonoTime, Now};
+use crate::id::ConnectionId;
 use crate::media::{RecordingFault, Source};
 use crate::rtp::{Codec, Packet, SenderReport, Ssrc};
+use crate::vault::SessionKey;
 
 /// Lines beside the file wait so long for a cluster to be synced with.
 const LINES_WAIT: Duration = Duration::from_secs(1);
+
+/// How often the counters are written down: what a crash can cost of them. More often makes longer side files.
+const TOTALS_EVERY: Duration = Duration::from_secs(10);
 
 /// File names tried per original before the folder is given up: names are taken only after a restart.
 const NAMES_TRIED: u32 = 1_000;
@@ -50,6 +55,8 @@ pub(super) struct Desk<'a> {
     pub(super) now: Now,
     /// For measuring how long the disk takes.
     pub(super) clock: &'a Clock,
+    /// What originals are encrypted under; `None`: they are not.
+    pub(super) key: Option<&'a SessionKey>,
     /// The last number given out per label.
     pub(super) numbers: &'a mut HashMap<String, u32>,
 }
@@ -80,7 +87,7 @@ impl Name {
     /// Makes the files under this name; after a restart it may be taken, then under the next free one.
     fn create_files(&mut self, desk: &mut Desk<'_>) -> Result<OriginalFiles, Failure> {
         for _ in 0..NAMES_TRIED {
-            if let Some(files) = OriginalFiles::create(desk.disk, desk.folder, &self.stem())? {
+            if let Some(files) = OriginalFiles::create(desk.disk, desk.folder, &self.stem(), desk.key)? {
                 return Ok(files);
             }
             self.number = desk.number(&self.label);
@@ -93,26 +100,54 @@ impl Name {
 #[derive(Debug)]
 pub(super) struct OpenOriginal {
     name: Name,
+    connection: ConnectionId,
     muxer: Muxer,
     files: Option<OriginalFiles>,
     streams: Vec<(Source, Ssrc)>,
+    /// What each source's counters were when this original got its first packet of it, and as they were noted last.
+    counts: Vec<(Source, IntakeCounts, IntakeCounts)>,
+    totals_noted: Option<MonoTime>,
     /// Whole lines for the side file, not appended yet, and since when the oldest waits.
     lines: Vec<u8>,
     lines_since: Option<MonoTime>,
+    took: Took,
+    /// What is on disk for sure.
+    synced: Option<Original>,
+}
+
+/// How long the disk took for the last append and sync, microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    write_us: Option<u64>,
+    sync_us: Option<u64>,
 }
 
 impl OpenOriginal {
-    pub(super) fn new(name: Name, uid: u64) -> Self {
-        Self { name, muxer: Muxer::new(uid), files: None, streams: Vec::new(), lines: Vec::new(), lines_since: None }
+    pub(super) fn new(name: Name, connection: ConnectionId, uid: u64) -> Self {
+        Self {
+            name,
+            connection,
+            muxer: Muxer::new(uid),
+            files: None,
+            streams: Vec::new(),
+            counts: Vec::new(),
+            totals_noted: None,
+            lines: Vec::new(),
+            lines_since: None,
+            took: Took::default(),
+            synced: None,
+        }
     }
 
-    /// Says that a packet came; `false` if this original cannot hold its source.
-    pub(super) fn admit(&mut self, source: Source, packet: &Packet) -> bool {
+    /// Says that a packet came; `false` if this original cannot hold its source. `counts`: the source's before it.
+    pub(super) fn admit(&mut self, source: Source, packet: &Packet, counts: IntakeCounts) -> bool {
         if !self.muxer.admit(source, packet.arrival) {
             return false;
         }
-        let known = self.streams.contains(&(source, packet.ssrc));
-        if !known {
+        if !self.streams.contains(&(source, packet.ssrc)) {
+            if !self.holds(source) {
+                self.counts.push((source, counts, counts));
+            }
             self.streams.retain(|(other, _)| *other != source);
             self.streams.push((source, packet.ssrc));
             let (ssrc, codec, at_ns) = (packet.ssrc.0, packet.codec, packet.arrival.as_nanos());
@@ -125,7 +160,7 @@ impl OpenOriginal {
         self.muxer.push(block);
     }
 
-    pub(super) fn note_report(&mut self, source: Source, report: &SenderReport) {
+    pub(super) fn note_report(&mut self, source: Source, report: &SenderReport, placed: Option<MonoTime>) {
         let line = Line::Report {
             source,
             ssrc: report.ssrc.0,
@@ -133,6 +168,7 @@ impl OpenOriginal {
             ntp_fraction: report.ntp & 0xffff_ffff,
             rtp: report.rtp_timestamp,
             arrival_ns: report.arrival.as_nanos(),
+            placed_ns: placed.map(MonoTime::as_nanos),
         };
         self.note(report.arrival, &line);
     }
@@ -140,12 +176,21 @@ impl OpenOriginal {
     pub(super) fn note_event(&mut self, source: Source, at: MonoTime, event: Event) {
         let at_ns = at.as_nanos();
         let line = match event {
-            Event::Gap(first, packets) => Line::Gap { source, first, packets, at_ns },
+            Event::Gap(ssrc, first, packets) => Line::Gap { source, ssrc: ssrc.0, first, packets, at_ns },
             Event::Jump => Line::Jump { source, at_ns },
             Event::Resolution(size) => Line::Resolution { source, width: size.width, height: size.height, at_ns },
             Event::Rotation(quarters) => Line::Rotation { source, quarters, at_ns },
+            Event::Keyframe => Line::Keyframe { source, at_ns },
+            Event::Damaged => Line::Damaged { source, at_ns },
+            Event::Mended(frames) => Line::Mended { source, at_ns, frames },
+            Event::Silence(from, to) => Line::Silence { source, from_ns: from.as_nanos(), to_ns: to.as_nanos() },
         };
         self.note(at, &line);
+    }
+
+    /// The wall clock was set.
+    pub(super) fn note_clock_set(&mut self, now: Now, by_ms: i64) {
+        self.note(now.mono, &Line::ClockSet { at_ns: now.mono.as_nanos(), by_ms, wall: now.wall });
     }
 
     /// Arrival of the oldest block that is not on disk.
@@ -163,6 +208,19 @@ impl OpenOriginal {
         self.streams.iter().any(|(held, _)| *held == source)
     }
 
+    /// Whether it is time to take the counters down.
+    pub(super) fn totals_due(&self, now: MonoTime) -> bool {
+        self.files.is_some() && self.totals_noted.is_none_or(|noted| now.since(noted) >= TOTALS_EVERY)
+    }
+
+    /// Takes down how the sources' counters stand, and when their last packets came in.
+    pub(super) fn note_totals(&mut self, counts: &[(Source, IntakeCounts, MonoTime)], now: MonoTime) {
+        self.totals_noted = Some(now);
+        for (source, counts, newest) in counts {
+            self.note_total(*source, *counts, *newest, now);
+        }
+    }
+
     /// Writes and syncs what is due. Says whether anything new is on disk.
     pub(super) fn write(&mut self, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<bool, Failure> {
         let now = desk.now;
@@ -173,13 +231,15 @@ impl OpenOriginal {
             return Ok(false);
         }
         self.append(&cut.unwrap_or_default(), desk)?;
+        self.sync(desk)?;
         Ok(true)
     }
 
-    /// Writes the rest and closes. `None` if nothing ever came that could be written.
+    /// Writes the rest and closes. `None` if nothing ever came that could be written. The sources' counters are given
+    /// with when their last packets came in.
     pub(super) fn finish(
         mut self,
-        counts: &[(Source, IntakeCounts)],
+        counts: &[(Source, IntakeCounts, MonoTime)],
         desk: &mut Desk<'_>,
     ) -> Result<Option<Original>, Failure> {
         let now = desk.now;
@@ -187,35 +247,21 @@ impl OpenOriginal {
         if cut.is_none() && self.files.is_none() {
             return Ok(None);
         }
-        for (source, counts) in counts {
-            if self.holds(*source) {
-                let frames = counts.frames;
-                self.note(
-                    now.mono,
-                    &Line::Total {
-                        source: *source,
-                        missing_packets: counts.missing,
-                        gaps: counts.gaps,
-                        frames: frames.frames,
-                        keyframes: frames.keyframes,
-                        damaged: frames.damaged,
-                        orphaned: frames.orphaned,
-                    },
-                );
-            }
-        }
+        self.note_totals(counts, now.mono);
         self.append(&cut.unwrap_or_default(), desk)?;
-        let (sources, duration_ms) = (self.muxer.sources(), self.muxer.duration_ms());
-        Ok(self.files.map(|files| Original {
-            file: files.name().to_owned(),
-            sources,
-            bytes: files.chain().bytes(),
-            clusters: files.chain().clusters(),
-            duration_ms,
-            chain_head: files.chain().head().to_owned(),
-        }))
+        let Took { write_us, sync_us } = self.took;
+        let duration_ms = self.muxer.duration_ms();
+        if let Some(files) = &mut self.files {
+            let (clusters, bytes) = (files.chain().clusters(), files.chain().bytes());
+            Line::Closed { clusters, bytes, duration_ms, write_us, sync_us }.write_to(&mut self.lines);
+            files.append_reports(&self.lines)?;
+            files.append_end()?;
+        }
+        self.sync(desk)?;
+        Ok(self.synced)
     }
 
+    /// Appends what was cut, behind the lines that speak of it.
     fn append(&mut self, cut: &Cut, desk: &mut Desk<'_>) -> Result<(), Failure> {
         let files = if let Some(files) = &mut self.files {
             files
@@ -223,57 +269,88 @@ impl OpenOriginal {
             let files = self.name.create_files(desk)?;
             let now = desk.now;
             let zero = self.muxer.start().unwrap_or(now.mono);
-            let wall = now.wall.checked_sub(now.mono.since(zero)).unwrap_or(now.wall);
-            let first = Line::Original { file: files.name(), zero_ns: zero.as_nanos(), wall: wall.to_string() };
-            self.lines.splice(0..0, first.bytes());
+            let codec = |source: Source| if source.is_audio() { Codec::Opus } else { Codec::Vp8 };
+            let first = Line::Original {
+                file: files.name().to_owned(),
+                connection: self.connection,
+                encrypted: desk.key.is_some(),
+                tracks: self.muxer.tracks().map(|source| TrackLine { source, codec: codec(source) }).collect(),
+                zero_ns: zero.as_nanos(),
+                wall: now.wall.checked_sub(now.mono.since(zero)).unwrap_or(now.wall),
+            };
+            let mut lines = Vec::with_capacity(512 + self.lines.len());
+            first.write_to(&mut lines);
+            lines.append(&mut self.lines);
+            self.lines = lines;
             self.files.insert(files)
         };
-        for piece in cut.header.iter().chain(&cut.clusters) {
-            files.append_piece(piece)?;
+        if !cut.clusters.is_empty() {
+            let Took { write_us, sync_us } = std::mem::take(&mut self.took);
+            let end_ms = cut.clusters.iter().map(|cluster| cluster.end_ms).collect();
+            let first = files.chain().clusters() + 1;
+            Line::Clusters { first, end_ms, write_us, sync_us }.write_to(&mut self.lines);
         }
+        let begin = desk.clock.mono();
         if !self.lines.is_empty() {
             files.append_reports(&self.lines)?;
             self.lines.clear();
             self.lines_since = None;
         }
-        let begin = desk.clock.mono();
-        files.sync()?;
-        metrics::histogram!("sportello_recording_sync_seconds").record(desk.clock.mono().since(begin).as_secs_f64());
+        for piece in cut.header.iter().chain(cut.clusters.iter().map(|cluster| &cluster.bytes)) {
+            files.append_piece(piece)?;
+        }
+        let took = desk.clock.mono().since(begin);
+        metrics::histogram!("sportello_recording_write_seconds").record(took.as_secs_f64());
+        self.took.write_us = Some(micros(took));
         Ok(())
     }
 
-    fn note(&mut self, at: MonoTime, line: &Line<'_>) {
+    fn sync(&mut self, desk: &Desk<'_>) -> Result<(), Failure> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let begin = desk.clock.mono();
+        files.sync()?;
+        let took = desk.clock.mono().since(begin);
+        metrics::histogram!("sportello_recording_sync_seconds").record(took.as_secs_f64());
+        self.took.sync_us = Some(micros(took));
+        self.synced = Some(Original {
+            file: files.name().to_owned(),
+            sources: self.muxer.sources(),
+            bytes: files.chain().bytes(),
+            clusters: files.chain().clusters(),
+            duration_ms: self.muxer.duration_ms(),
+            chain_head: files.chain().head().to_owned(),
+        });
+        Ok(())
+    }
+
+    fn note_total(&mut self, source: Source, counts: IntakeCounts, newest: MonoTime, now: MonoTime) {
+        let entry = self.counts.iter_mut().find(|(held, ..)| *held == source);
+        let Some((_, before, noted)) = entry.filter(|(_, _, noted)| *noted != counts) else { return };
+        *noted = counts;
+        let IntakeCounts { frames, order, packets, missing, gaps } = counts.since(before);
+        let line = Line::Total {
+            source,
+            packets,
+            missing_packets: missing,
+            gaps,
+            recovered: order.recovered,
+            late: order.late,
+            duplicates: order.duplicates,
+            frames: frames.frames,
+            keyframes: frames.keyframes,
+            damaged: frames.damaged,
+            orphaned: frames.orphaned,
+            last_ns: newest.as_nanos(),
+        };
+        self.note(now, &line);
+    }
+
+    fn note(&mut self, at: MonoTime, line: &Line) {
         self.lines_since.get_or_insert(at);
-        self.lines.extend(line.bytes());
+        line.write_to(&mut self.lines);
     }
 }
 
-/// One line of `<file>.rtcp.jsonl`. Times are nanoseconds on the node's monotonic clock.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Line<'a> {
-    /// What the file's time 0 is.
-    Original { file: &'a str, zero_ns: u64, wall: String },
-    /// A source's first packet under this SSRC.
-    Stream { source: Source, ssrc: u32, codec: Codec, sequence: u64, at_ns: u64 },
-    /// A sender report as it came in.
-    Report { source: Source, ssrc: u32, ntp_seconds: u64, ntp_fraction: u64, rtp: u32, arrival_ns: u64 },
-    /// Packets that never came.
-    Gap { source: Source, first: u64, packets: u64, at_ns: u64 },
-    /// Timestamps or sequence numbers that did not follow on.
-    Jump { source: Source, at_ns: u64 },
-    /// The picture's size from here on.
-    Resolution { source: Source, width: u16, height: u16, at_ns: u64 },
-    /// Clockwise quarter turns from here on.
-    Rotation { source: Source, quarters: u8, at_ns: u64 },
-    /// At the end: what was counted over the connection's whole time.
-    Total { source: Source, missing_packets: u64, gaps: u64, frames: u64, keyframes: u64, damaged: u64, orphaned: u64 },
-}
-
-impl Line<'_> {
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
-    }
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }

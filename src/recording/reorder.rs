@@ -1,7 +1,7 @@
 //! Puts the packets of one stream back into the order in which they were sent, waits a little for those that are
 //! missing, and says which never came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::MonoTime;
@@ -12,6 +12,20 @@ const MOST_HELD: usize = 512;
 
 /// A packet further behind than this is either a straggler or the sender began to count anew (RFC 3550 A.1).
 const MOST_BEHIND: u64 = 3_000;
+
+/// Holes that were given up and are remembered, to tell a packet that comes too late from one that comes twice.
+const MOST_HOLES: usize = 64;
+
+/// What happened to packets on their way into order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReorderCounts {
+    /// They filled a hole before it was given up: they came out of order, or again after they were asked for.
+    pub(super) recovered: u64,
+    /// They came when they had been given up.
+    pub(super) late: u64,
+    /// They came a second time.
+    pub(super) duplicates: u64,
+}
 
 /// What comes out, in order.
 #[derive(Clone, Debug)]
@@ -37,14 +51,26 @@ pub(super) struct Reorder {
     held: BTreeMap<u64, Packet>,
     /// The number that would prove, by following a far too old packet, that the sender counts anew.
     restart: Option<u64>,
-    /// Packets that came again, or after they had been given up.
-    pub(super) repeated: u64,
+    /// Given up lately: the first number of each hole and the first after it.
+    holes: VecDeque<(u64, u64)>,
+    counts: ReorderCounts,
 }
 
 impl Reorder {
     /// A buffer that waits for a missing packet for `patience`.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, next: None, held: BTreeMap::new(), restart: None, repeated: 0 }
+        let (held, holes, counts) = (BTreeMap::new(), VecDeque::new(), ReorderCounts::default());
+        Self { patience, next: None, held, restart: None, holes, counts }
+    }
+
+    /// The same for another stream of the source, whose numbers are others; what was counted stays.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self { counts: self.counts, ..Self::new(self.patience) };
+    }
+
+    /// What was counted.
+    pub(super) fn counts(&self) -> ReorderCounts {
+        self.counts
     }
 
     /// Takes a packet as it came, and passes on what is in order now.
@@ -52,18 +78,23 @@ impl Reorder {
         let next = *self.next.get_or_insert(packet.sequence);
         if packet.sequence < next {
             if next - packet.sequence <= MOST_BEHIND || self.restart != Some(packet.sequence) {
-                self.repeated += 1;
+                let given_up = self.holes.iter().any(|(first, end)| (*first..*end).contains(&packet.sequence));
+                *(if given_up { &mut self.counts.late } else { &mut self.counts.duplicates }) += 1;
                 self.restart = packet.sequence.checked_add(1);
                 return;
             }
             self.give_up_waiting(out);
             out.push(Released::Restart);
+            self.holes.clear();
             self.next = Some(packet.sequence);
         }
         self.restart = None;
         if self.held.contains_key(&packet.sequence) {
-            self.repeated += 1;
+            self.counts.duplicates += 1;
             return;
+        }
+        if self.held.last_key_value().is_some_and(|(newest, _)| *newest > packet.sequence) {
+            self.counts.recovered += 1;
         }
         self.held.insert(packet.sequence, packet);
         self.release(out);
@@ -95,6 +126,10 @@ impl Reorder {
         if let (Some(next), Some(&first)) = (self.next, self.held.keys().next()) {
             if first > next {
                 out.push(Released::Gap { first: next, count: first - next });
+                if self.holes.len() == MOST_HOLES {
+                    self.holes.pop_front();
+                }
+                self.holes.push_back((next, first));
             }
             self.next = Some(first);
         }
@@ -156,7 +191,11 @@ mod tests {
         reorder.expire(MonoTime::from_millis(710), &mut out);
         reorder.push(packet(65_537, 720), &mut out);
         assert_eq!(shape(&out), [65_534, 65_535, 65_536, -2, 65_539]);
-        assert_eq!(reorder.repeated, 2);
+        let counts = ReorderCounts { recovered: 1, late: 1, duplicates: 1 };
+        reorder.push(packet(65_536, 730), &mut out);
+        reorder.push(packet(65_536, 740), &mut out);
+        assert_eq!(reorder.counts(), ReorderCounts { duplicates: 3, ..counts });
+        assert_eq!(out.len(), 5, "nothing comes out twice");
     }
 
     #[test]

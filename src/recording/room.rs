@@ -16,6 +16,7 @@ use crate::clock::{Clock, MonoTime, Now};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::RecordingFault;
 use crate::rtp::{TAP_ITEMS, TapReader, Tapped};
+use crate::vault::SessionKey;
 
 /// Items taken from one tap per tick: a full tap. Lower lets a burst wait; higher lets one room delay the others.
 const ITEMS_PER_TICK: usize = TAP_ITEMS;
@@ -23,12 +24,17 @@ const ITEMS_PER_TICK: usize = TAP_ITEMS;
 /// How long a closed room's tap is still emptied, so that the worker's last packets do not look like a failure.
 const AFTER_CLOSING: Duration = Duration::from_secs(10);
 
+/// The wall clock was set if it moved by so much more or less than the monotonic one between two ticks. Smaller steps are
+/// those of a clock that is kept right, or of a thread that was held up between reading the two.
+const CLOCK_SET_MS: u64 = 250;
+
 /// A room while the recorder has it.
 #[derive(Debug)]
 pub(super) struct RoomRecording {
     room: RoomId,
     folder: PathBuf,
     disk: Arc<dyn Disk>,
+    key: Option<Arc<SessionKey>>,
     tap: TapReader,
     facts: Facts,
     state: State,
@@ -36,6 +42,8 @@ pub(super) struct RoomRecording {
     connections: BTreeMap<ConnectionId, Connection>,
     /// An item of a connection that was not announced when it was taken.
     early: Option<Tapped>,
+    /// Both clocks at the last tick.
+    clocks: Option<Now>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +62,7 @@ impl RoomRecording {
         room: RoomId,
         folder: PathBuf,
         disk: Arc<dyn Disk>,
+        key: Option<Arc<SessionKey>>,
         tap: TapReader,
         facts: mpsc::Sender<Fact>,
         now: MonoTime,
@@ -62,12 +71,14 @@ impl RoomRecording {
             room,
             folder,
             disk,
+            key,
             tap,
             facts: Facts { sender: facts, unsent: VecDeque::new() },
             state: State::Recording,
             numbers: HashMap::new(),
             connections: BTreeMap::new(),
             early: None,
+            clocks: None,
         };
         match prove_writable(recording.disk.as_ref(), &recording.folder) {
             Ok(()) => recording.tap.acknowledge(now),
@@ -88,6 +99,7 @@ impl RoomRecording {
 
     /// One round: take what was tapped, write what is due, acknowledge. `false` when the room is done with.
     pub(super) fn tick(&mut self, now: Now, clock: &Clock) -> bool {
+        self.watch_clocks(now);
         let drained = self.drain(now, clock);
         self.write(now, clock);
         if self.state == State::Recording {
@@ -122,6 +134,20 @@ impl RoomRecording {
         self.facts.send();
     }
 
+    /// Compares the two clocks: media goes by the one that cannot be set, so that a step of the other is only told.
+    fn watch_clocks(&mut self, now: Now) {
+        let Some(last) = self.clocks.replace(now) else { return };
+        let passed = i128::try_from(now.mono.since(last.mono).as_millis()).unwrap_or(0);
+        let shown = i128::from(now.wall.as_millisecond()) - i128::from(last.wall.as_millisecond());
+        let by_ms = i64::try_from(shown - passed).unwrap_or(0);
+        if by_ms.unsigned_abs() >= CLOCK_SET_MS && self.state == State::Recording {
+            metrics::counter!("sportello_recording_clock_set_total").increment(1);
+            for connection in self.connections.values_mut() {
+                connection.note_clock_set(now, by_ms);
+            }
+        }
+    }
+
     fn drain(&mut self, now: Now, clock: &Clock) -> Drained {
         if let Some(item) = self.early.take() {
             // Announcements are read before taps: who is unknown by now was never announced.
@@ -153,7 +179,14 @@ impl RoomRecording {
         if self.state != State::Recording {
             return;
         }
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        let mut desk = Desk {
+            disk: self.disk.as_ref(),
+            folder: &self.folder,
+            now,
+            clock,
+            key: self.key.as_deref(),
+            numbers: &mut self.numbers,
+        };
         let connections = &mut self.connections;
         let outcome = match item {
             Tapped::Packet { connection, source, packet } => connections
@@ -179,7 +212,14 @@ impl RoomRecording {
         if self.state != State::Recording {
             return;
         }
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        let mut desk = Desk {
+            disk: self.disk.as_ref(),
+            folder: &self.folder,
+            now,
+            clock,
+            key: self.key.as_deref(),
+            numbers: &mut self.numbers,
+        };
         let unsent = &mut self.facts.unsent;
         let failed = self.connections.values_mut().find_map(|entry| entry.write(&mut desk, unsent).err());
         if let Some(failure) = failed {
@@ -206,7 +246,14 @@ impl RoomRecording {
         let Some(mut entry) = self.connections.remove(&connection) else {
             return;
         };
-        let mut desk = Desk { disk: self.disk.as_ref(), folder: &self.folder, now, clock, numbers: &mut self.numbers };
+        let mut desk = Desk {
+            disk: self.disk.as_ref(),
+            folder: &self.folder,
+            now,
+            clock,
+            key: self.key.as_deref(),
+            numbers: &mut self.numbers,
+        };
         if let Err(failure) = entry.finish(&mut desk, &mut self.facts.unsent) {
             self.lose(failure.fault(), &failure);
         }

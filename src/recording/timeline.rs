@@ -144,6 +144,13 @@ impl StreamClock {
         Placed { at: self.last, jumped }
     }
 
+    /// Where a moment of this stream stands: what [`StreamClock::correct`] would compare with.
+    pub fn locate(&self, ssrc: Ssrc, timestamp: u32) -> Option<MonoTime> {
+        let anchor = self.anchor.as_ref().filter(|anchor| anchor.ssrc == ssrc)?;
+        let ticks = anchor.ticks + ticks_between(anchor.timestamp, timestamp);
+        Some(mono(anchor.origin + duration_of(ticks, self.rate)))
+    }
+
     /// Learns from a sender report that this stream's `timestamp` was at `moment` (from [`SenderClock::observe`]).
     pub fn correct(&mut self, ssrc: Ssrc, timestamp: u32, moment: MonoTime) {
         let Some(anchor) = self.anchor.as_mut().filter(|anchor| anchor.ssrc == ssrc) else {

@@ -5,9 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::chain::{ChainEntry, sha256_hex};
-
-/// A piece longer than this is not ours: a cluster holds less than a second.
-const LARGEST_PIECE: u64 = 256 << 20;
+use super::read::{self, LARGEST_PIECE, Malformed};
+use crate::vault::{self, FileOpener, HEADER_BYTES, OpenError, SessionKey};
 
 /// What was found to be whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,10 +20,15 @@ pub struct Report {
 pub struct FileReport {
     /// The WebM.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// Length of the WebM in bytes, as it was recorded.
     pub bytes: u64,
     /// Number of clusters.
     pub clusters: u64,
+    /// Whether it ended regularly. Otherwise it is still being written, or was cut short: by a crash, by a fault, or by
+    /// somebody who also cut the chain, which only a chain head kept elsewhere can tell.
+    pub finished: bool,
+    /// Whether the file is encrypted. Without its key, only the stored bytes were checked.
+    pub encrypted: bool,
     /// SHA-256 of the chain's last line, in hex: what was signed or published must be equal to it.
     pub chain_head: String,
 }
@@ -89,9 +93,15 @@ pub enum Difference {
         /// In the chain.
         said: String,
     },
+    /// Its bytes are as written, but are not decrypted: the key is another recording's, or the file another one.
+    #[error("cannot be decrypted: {0}")]
+    Locked(String),
+    /// The chain goes on after its end.
+    #[error("the chain goes on after its end")]
+    AfterEnd,
     /// The bytes are as written, but no WebM.
     #[error("not the structure of a WebM: {0}")]
-    Structure(&'static str),
+    Structure(Malformed),
     /// The file goes on after the last line of the chain.
     #[error("{0} bytes follow that are not in the chain")]
     Tail(u64),
@@ -122,7 +132,7 @@ pub fn verify(path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Report,
     progress(done, total);
     let mut report = Report::default();
     for original in originals {
-        let file = verify_original(original, |bytes| {
+        let file = verify_original(&original, None, |bytes| {
             done += bytes;
             progress(done, total);
         })?;
@@ -148,126 +158,151 @@ fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn verify_original(path: PathBuf, mut progress: impl FnMut(u64)) -> Result<FileReport, VerifyError> {
+/// Checks one original, `<stem>.webm` with `<stem>.chain.jsonl` beside it: stored encrypted, or plain, be it because it
+/// was recorded so or because it was exported. With the key, what is in an encrypted one is checked too. Without it,
+/// the stored bytes are, which the same chain vouches for.
+///
+/// `progress` is told the bytes of each piece that was checked.
+///
+/// # Errors
+/// The first difference found, by cluster.
+pub fn verify_original(
+    path: &Path,
+    key: Option<&SessionKey>,
+    mut progress: impl FnMut(u64),
+) -> Result<FileReport, VerifyError> {
     let chain_path = path.with_extension("chain.jsonl");
     let chain = fs::read(&chain_path).map_err(unreadable(&chain_path))?;
-    let mut file = File::open(&path).map_err(unreadable(&path))?;
-    let bytes = file.metadata().map_err(unreadable(&path))?.len();
-    let (mut next, mut offset, mut head) = (0, 0, String::new());
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let bytes = file.metadata().map_err(unreadable(path))?.len();
+    let mut checked = Checked { encrypted: is_encrypted(&mut file).map_err(unreadable(path))?, ..Checked::default() };
+    let mut lock = None;
     for line in chain.split_inclusive(|byte| *byte == b'\n') {
-        let broken = |difference| VerifyError::Broken { path: path.clone(), cluster: next, difference };
+        let cluster = checked.next;
+        let broken = |difference| VerifyError::Broken { path: path.to_owned(), cluster, difference };
         let Some(line) = line.strip_suffix(b"\n") else {
             return Err(broken(Difference::Line("it is cut short".into())));
         };
         let entry: ChainEntry =
             serde_json::from_slice(line).map_err(|error| broken(Difference::Line(error.to_string())))?;
-        if entry.n != next {
-            return Err(broken(Difference::Number(entry.n)));
+        let (offset, length) = checked.follow(&entry, bytes).map_err(broken)?;
+        let mut piece = vec![0; usize::try_from(length).unwrap_or(0)];
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut piece)).map_err(unreadable(path))?;
+        if cluster == 0 {
+            lock =
+                key.filter(|_| checked.encrypted).map(|key| opener(key, path, &piece)).transpose().map_err(broken)?;
         }
-        if entry.previous != head {
-            return Err(broken(Difference::Previous));
+        let piece = checked.check(&entry, piece, lock.as_ref()).map_err(broken)?;
+        if let Some(piece) = piece {
+            let structure = if cluster == 0 { read::header(&piece).map(drop) } else { check_cluster(&piece) };
+            structure.map_err(|what| broken(Difference::Structure(what)))?;
         }
-        if entry.offset != offset {
-            return Err(broken(Difference::Offset { said: entry.offset, expected: offset }));
-        }
-        if entry.length > bytes.saturating_sub(offset) || entry.length > LARGEST_PIECE {
-            return Err(broken(Difference::CutShort));
-        }
-        let mut piece = vec![0; usize::try_from(entry.length).unwrap_or(0)];
-        file.read_exact(&mut piece).map_err(unreadable(&path))?;
-        let found = sha256_hex(&piece);
-        if found != entry.sha256 {
-            return Err(broken(Difference::Hash { found, said: entry.sha256 }));
-        }
-        let structure = if next == 0 { check_header(&piece) } else { check_cluster(&piece) };
-        structure.map_err(|what| broken(Difference::Structure(what)))?;
-        head = sha256_hex(line);
-        offset += entry.length;
-        next += 1;
-        progress(entry.length);
+        checked.head = sha256_hex(line);
+        progress(length);
     }
-    let broken = |cluster, difference| VerifyError::Broken { path: path.clone(), cluster, difference };
-    if next == 0 {
+    let Checked { next, plain, stored, head, finished, encrypted } = checked;
+    let broken = |cluster, difference| VerifyError::Broken { path: path.to_owned(), cluster, difference };
+    let Some(clusters) = next.checked_sub(1) else {
         return Err(broken(0, Difference::Line("the chain is empty".into())));
+    };
+    let end = file.seek(SeekFrom::End(0)).map_err(unreadable(path))?;
+    let expected = if encrypted { stored } else { plain };
+    if end != expected {
+        return Err(broken(clusters, Difference::Tail(end.saturating_sub(expected))));
     }
-    let end = file.seek(SeekFrom::End(0)).map_err(unreadable(&path))?;
-    if end != offset {
-        return Err(broken(next - 1, Difference::Tail(end.saturating_sub(offset))));
+    Ok(FileReport { path: path.to_owned(), bytes: plain, clusters, finished, encrypted, chain_head: head })
+}
+
+fn is_encrypted(file: &mut File) -> io::Result<bool> {
+    let mut head = Vec::with_capacity(HEADER_BYTES);
+    file.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    Ok(vault::is_encrypted(&head))
+}
+
+fn opener(key: &SessionKey, path: &Path, piece: &[u8]) -> Result<FileOpener, Difference> {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    FileOpener::new(key, &name, piece).map_err(|error| Difference::Locked(error.to_string()))
+}
+
+/// How far a chain was followed.
+#[derive(Debug, Default)]
+struct Checked {
+    /// Number of the next line.
+    next: u64,
+    /// Bytes of the WebM so far, and of the encrypted file.
+    plain: u64,
+    stored: u64,
+    head: String,
+    finished: bool,
+    encrypted: bool,
+}
+
+impl Checked {
+    /// Compares a line with the one before. Gives where in the file of so many bytes its piece lies, and its length.
+    fn follow(&self, entry: &ChainEntry, bytes: u64) -> Result<(u64, u64), Difference> {
+        if self.finished {
+            return Err(Difference::AfterEnd);
+        }
+        if entry.n != self.next {
+            return Err(Difference::Number(entry.n));
+        }
+        if entry.previous != self.head {
+            return Err(Difference::Previous);
+        }
+        if entry.offset != self.plain {
+            return Err(Difference::Offset { said: entry.offset, expected: self.plain });
+        }
+        if entry.end && (entry.length > 0 || entry.n == 0) {
+            return Err(Difference::Line("an end that is none".into()));
+        }
+        let (offset, length) = match &entry.stored {
+            Some(piece) if piece.offset != self.stored => {
+                return Err(Difference::Offset { said: piece.offset, expected: self.stored });
+            }
+            Some(piece) if self.encrypted => (piece.offset, piece.length),
+            None if self.encrypted => return Err(Difference::Line("it does not say what is stored".into())),
+            _ => (entry.offset, entry.length),
+        };
+        if length > bytes.saturating_sub(offset) || length > LARGEST_PIECE {
+            return Err(Difference::CutShort);
+        }
+        Ok((offset, length))
     }
-    Ok(FileReport { path, bytes: offset, clusters: next - 1, chain_head: head })
+
+    /// Compares a piece with its line, and gives its plain bytes if they can be had and are of the WebM.
+    fn check(
+        &mut self,
+        entry: &ChainEntry,
+        mut piece: Vec<u8>,
+        lock: Option<&FileOpener>,
+    ) -> Result<Option<Vec<u8>>, Difference> {
+        self.next += u64::from(!entry.end);
+        self.plain += entry.length;
+        self.finished = entry.end;
+        if let Some(stored) = &entry.stored {
+            self.stored += stored.length;
+        }
+        if let Some(stored) = entry.stored.as_ref().filter(|_| self.encrypted) {
+            compare(&piece, &stored.sha256)?;
+            let Some(lock) = lock else { return Ok(None) };
+            let segment = if entry.n == 0 { piece.get(HEADER_BYTES..).unwrap_or_default() } else { &piece };
+            let opened = lock.open(entry.n, entry.end, segment);
+            piece = opened.map_err(|error: OpenError| Difference::Locked(error.to_string()))?;
+        }
+        compare(&piece, &entry.sha256)?;
+        Ok((!entry.end).then_some(piece))
+    }
+}
+
+fn compare(piece: &[u8], said: &str) -> Result<(), Difference> {
+    let found = sha256_hex(piece);
+    if found == said { Ok(()) } else { Err(Difference::Hash { found, said: said.to_owned() }) }
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> VerifyError {
     move |source| VerifyError::Unreadable { path: path.to_owned(), source }
 }
 
-const EBML: u32 = 0x1a45_dfa3;
-const SEGMENT: u32 = 0x1853_8067;
-const INFO: u32 = 0x1549_a966;
-const TRACKS: u32 = 0x1654_ae6b;
-const CLUSTER: u32 = 0x1f43_b675;
-const TIMESTAMP: u32 = 0xe7;
-const SIMPLE_BLOCK: u32 = 0xa3;
-
-fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
-    let (id, _, rest) = whole_element(bytes)?;
-    if id != EBML {
-        return Err("no EBML header at its start");
-    }
-    let (id, size, rest) = element_head(rest)?;
-    if id != SEGMENT || size.is_some() {
-        return Err("no segment of unknown size after the EBML header");
-    }
-    let (info, _, rest) = whole_element(rest)?;
-    let (tracks, _, rest) = whole_element(rest)?;
-    if (info, tracks) != (INFO, TRACKS) || !rest.is_empty() {
-        return Err("the segment does not begin with Info and Tracks alone");
-    }
-    Ok(())
-}
-
-fn check_cluster(bytes: &[u8]) -> Result<(), &'static str> {
-    let (id, body, rest) = whole_element(bytes)?;
-    if id != CLUSTER || !rest.is_empty() {
-        return Err("not one whole cluster");
-    }
-    let (id, _, mut rest) = whole_element(body)?;
-    if id != TIMESTAMP {
-        return Err("the cluster does not begin with its time");
-    }
-    while !rest.is_empty() {
-        let (id, block, after) = whole_element(rest)?;
-        if id != SIMPLE_BLOCK || block.len() < 4 {
-            return Err("something other than a block in the cluster");
-        }
-        rest = after;
-    }
-    Ok(())
-}
-
-/// The element at the head of `bytes`: its id, its body, and what follows it.
-fn whole_element(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), &'static str> {
-    let (id, size, rest) = element_head(bytes)?;
-    let size = size.and_then(|size| usize::try_from(size).ok()).ok_or("an element of unknown size")?;
-    let (body, after) = rest.split_at_checked(size).ok_or("an element longer than what holds it")?;
-    Ok((id, body, after))
-}
-
-/// Id and size (RFC 8794 §4, §5); the size is `None` if it is unknown.
-fn element_head(bytes: &[u8]) -> Result<(u32, Option<u64>, &[u8]), &'static str> {
-    let short = "an element's head is cut short";
-    let id_length = usize::try_from(bytes.first().ok_or(short)?.leading_zeros()).unwrap_or(8) + 1;
-    if id_length > 4 {
-        return Err("an element id that is none");
-    }
-    let (id, rest) = bytes.split_at_checked(id_length).ok_or(short)?;
-    let id = id.iter().fold(0, |id, byte| (id << 8) | u32::from(*byte));
-    let size_length = usize::try_from(rest.first().ok_or(short)?.leading_zeros()).unwrap_or(8) + 1;
-    if size_length > 8 {
-        return Err("an element size that is none");
-    }
-    let (size, rest) = rest.split_at_checked(size_length).ok_or(short)?;
-    let mask = (1_u64 << (7 * size_length)) - 1;
-    let size = size.iter().fold(0, |size, byte| (size << 8) | u64::from(*byte)) & mask;
-    Ok((id, (size != mask).then_some(size), rest))
+fn check_cluster(piece: &[u8]) -> Result<(), Malformed> {
+    read::cluster(piece)?.blocks().try_for_each(|block| block.map(drop))
 }

@@ -153,6 +153,19 @@ pub enum Command {
     },
     /// The recorder writes again, into new files.
     RecordingResumed,
+    /// An original was found unfinished when the node came up, and was cut to its last whole cluster.
+    RecordingRecovered {
+        /// Whose.
+        participant: ParticipantId,
+        /// Whose media it is.
+        connection: ConnectionId,
+        /// Its file's name.
+        file: String,
+        /// How far it goes, in milliseconds from its beginning.
+        until_ms: u64,
+        /// Bytes that were cut off and kept beside it.
+        tail_bytes: u64,
+    },
     /// The node came up again; every connection is gone.
     Restarted,
     /// The wall clock went another way than the monotonic one.

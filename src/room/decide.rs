@@ -83,6 +83,10 @@ impl Draft<'_> {
                 }
                 Ok(())
             }
+            Command::RecordingRecovered { participant, connection, file, until_ms, tail_bytes } => {
+                self.emit(Event::RecordingRecovered { participant, connection, file, until_ms, tail_bytes });
+                Ok(())
+            }
             Command::Restarted => {
                 self.restarted();
                 Ok(())

@@ -96,6 +96,15 @@ pub enum Event {
     RecordingLost { reason: RecordingFault },
     /// It is recorded again, in new files.
     RecordingResumed,
+    /// An original that a crash left unfinished was cut to its last whole cluster: it goes on for `until_ms` from its
+    /// beginning, and the `tail_bytes` after that are kept beside it.
+    RecordingRecovered {
+        participant: ParticipantId,
+        connection: ConnectionId,
+        file: String,
+        until_ms: u64,
+        tail_bytes: u64,
+    },
     /// A feature was switched.
     FeatureSet { feature: Feature, on: bool },
     /// Every required role is present. Opens a presence interval; `ago_ms`: how long before this entry.

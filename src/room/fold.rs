@@ -121,7 +121,7 @@ impl Room {
     pub fn apply(&mut self, entry: &Entry) {
         let now = whole_millis(Now { mono: entry.mono, wall: entry.wall });
         match &entry.event {
-            Event::Booked { .. } => {}
+            Event::Booked { .. } | Event::RecordingRecovered { .. } => {}
             Event::Rescheduled { start, end } => self.move_to(now, *start, *end),
             Event::Cancelled => self.end_with(now, State::Cancelled),
             Event::AdmissionOpened => self.state = State::Waiting,

@@ -33,6 +33,6 @@ mod write;
 
 pub use kek::{KekFile, KekFileError};
 pub use key::{KekId, KeyEncryption, KeyError, RandomError, SessionKey, WrappedKey, WrappedKeyError};
-pub use read::{EncryptedReader, FileOpener, Segments};
+pub use read::{EncryptedReader, FileOpener, Segments, is_encrypted};
 pub use stream::{FIXED_SEGMENT, HEADER_BYTES, LARGEST_SEGMENT, OVERHEAD, OpenError, SealError};
 pub use write::{FileSealer, FixedWriter};

@@ -7,6 +7,11 @@ use zeroize::Zeroizing;
 use super::key::SessionKey;
 use super::stream::{Cipher, HEADER_BYTES, Header, LARGEST_SEGMENT, LENGTH_BYTES, OVERHEAD, OpenError, TAG_BYTES};
 
+/// Whether a file that begins with these bytes is an encrypted one, of whatever version.
+pub fn is_encrypted(head: &[u8]) -> bool {
+    !matches!(Header::parse(head), Err(OpenError::NotEncrypted))
+}
+
 /// Decrypts single segments of a file whose places somebody else knows: a chain, say.
 #[derive(Debug)]
 pub struct FileOpener {

@@ -41,6 +41,8 @@ export class Server {
         SPORTELLO__HTTP__LISTEN: "127.0.0.1:0",
         SPORTELLO__MEDIA__FIRST_PORT: "0",
         SPORTELLO__STORAGE__DATA_DIR: data,
+        // The tests look into the recordings.
+        SPORTELLO__RECORDING__ENCRYPT: "false",
       },
     });
     const server = new Server(child);

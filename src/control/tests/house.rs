@@ -22,6 +22,7 @@ use crate::room::{Command, Profile, Role};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join};
 use crate::store::{Purpose, Store};
+use crate::vault::{KekFile, SessionKey};
 
 pub(super) const NOTICE: &str = "2026-01";
 
@@ -49,6 +50,8 @@ pub(super) struct DiskState {
     pub(super) reader: Option<TapReader>,
     pub(super) facts: Option<mpsc::Sender<recording::Fact>>,
     pub(super) labels: Vec<(ConnectionId, String)>,
+    /// What rooms were to be recorded under, in the order of their opening.
+    pub(super) keys: Vec<Option<Arc<SessionKey>>>,
     /// What every room is told when it is opened.
     pub(super) fault: Option<RecordingFault>,
 }
@@ -114,8 +117,9 @@ impl Media for Worker {
 }
 
 impl Recording for Disk {
-    fn open_room(&self, _: RoomId, tap: TapReader, facts: mpsc::Sender<recording::Fact>) {
+    fn open_room(&self, _: RoomId, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<recording::Fact>) {
         self.state(|state| {
+            state.keys.push(key);
             if let Some(fault) = state.fault {
                 facts.try_send(recording::Fact::Lost { fault }).unwrap();
             }
@@ -284,6 +288,8 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         posted: Waker::default(),
         code_key: CodeKey::from_bytes([7; 32]),
         longest_silence: Duration::from_secs(2),
+        recording_keys: Arc::new(KekFile::open(&folder.path().join("recordings.key")).unwrap()),
+        encrypt: true,
     };
     let control = Control::start(store.clone(), worker.clone(), disk.clone(), settings, clock).await.unwrap();
     (store, control, worker, disk)

@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::house::{House, eventually, next_view};
 use super::{FACE_AND_VOICE, kind, refusal};
 use crate::clock::Clock;
-use crate::control::{Error, RecordingState, SessionEvent, SubscriptionEnd};
+use crate::control::{Error, Fault, RecordingState, SessionEvent, SubscriptionEnd};
 use crate::media::{RecordingFault, Source};
 use crate::recording;
 use crate::room::ledger;
 use crate::room::{Command, Entry, Event, Feature, Outcome, Phase, Refusal, SuspendReason};
 use crate::rtp::TapError;
 use crate::sfu;
-use crate::store::Record;
+use crate::store::{Record, RecordingKey};
+use crate::vault::{KeyError, WrappedKey};
 
 #[tokio::test]
 async fn media_flows_once_everyone_is_seen_heard_and_recorded() {
@@ -290,4 +291,37 @@ async fn a_shutdown_finishes_the_originals_and_the_room_goes_on_at_the_next_star
 /// A time long ago on the node's clock: what matters here is that it is not in the future.
 fn house_time() -> crate::clock::MonoTime {
     crate::clock::MonoTime::from_millis(1)
+}
+
+#[tokio::test]
+async fn a_room_is_recorded_under_one_key_which_is_kept_wrapped_and_outlives_the_process() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let room = booked.room.id;
+    assert_eq!(house.store.recording_key(room).await.unwrap(), RecordingKey::None, "not before media opens");
+    let callers = house.gather(&booked).await;
+    house.send_media(&callers[0]).await;
+    let key = house.disk.state(|state| state.keys.clone()).remove(0).unwrap();
+    let RecordingKey::Wrapped(kept) = house.store.recording_key(room).await.unwrap() else { panic!("not kept") };
+    assert!(!kept.contains(&hex::encode(key.expose())) && kept.parse::<WrappedKey>().is_ok());
+    let house = house.restart().await;
+    house.send_media(&callers[0]).await;
+    let again = house.disk.state(|state| state.keys.clone()).remove(0).unwrap();
+    assert_eq!(again.expose(), key.expose());
+    assert_eq!(house.store.recording_key(room).await.unwrap(), RecordingKey::Wrapped(kept));
+}
+
+#[tokio::test]
+async fn without_its_key_a_room_gets_no_media() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let room = booked.room.id;
+    assert!(house.store.put_recording_key(room, "00000000:AAAA").await.unwrap());
+    let callers = house.gather(&booked).await;
+    let refused = house.control.connect(&callers[0], "offer".into()).await;
+    assert!(matches!(refused, Err(Error::Unavailable(Fault::RecordingKey(KeyError::UnknownKek(_))))), "{refused:?}");
+    house.store.destroy_recording_key(room, Clock::new().now().wall).await.unwrap();
+    let refused = house.control.connect(&callers[0], "offer".into()).await;
+    assert!(matches!(refused, Err(Error::Unavailable(Fault::RecordingKeyDestroyed))), "{refused:?}");
+    assert_eq!(house.worker.state(|state| (state.opened, state.joins.len())), (0, 0));
 }

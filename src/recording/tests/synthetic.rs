@@ -16,6 +16,7 @@ use crate::recording::file::{Append, Disk, LocalDisk};
 use crate::recording::room::RoomRecording;
 use crate::recording::{Fact, Original, Recorder, RecorderConfig};
 use crate::rtp::{Codec, Extensions, Packet, SenderReport, Ssrc, Tap, Tapped, tap};
+use crate::vault::SessionKey;
 
 /// 20 ms of Opus silence, stereo, fullband.
 pub(crate) const SILENCE: [u8; 3] = [0xfc, 0xff, 0xfe];
@@ -140,7 +141,7 @@ impl Studio {
         let room = RoomId::new(clock.now().wall);
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(64);
-        recorder.open_room(room, reader, sender);
+        recorder.open_room(room, None, reader, sender);
         Self { folder, recorder, room, tap: Some(tap), facts, clock }
     }
 
@@ -274,13 +275,22 @@ impl Booth {
     }
 
     pub(crate) fn on(disk: Arc<dyn Disk>, facts: usize) -> Self {
+        Self::with(disk, facts, None)
+    }
+
+    /// The same room, recorded under a key.
+    pub(crate) fn encrypted(key: &SessionKey) -> Self {
+        Self::with(Arc::new(LocalDisk), 64, Some(Arc::new(key.clone())))
+    }
+
+    fn with(disk: Arc<dyn Disk>, facts: usize, key: Option<Arc<SessionKey>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::new();
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(facts);
         let at = MonoTime::from_millis(1_000);
         let id = RoomId::new(clock.now().wall);
-        let room = RoomRecording::open(id, folder.path().join("room"), disk, reader, sender, at);
+        let room = RoomRecording::open(id, folder.path().join("room"), disk, key, reader, sender, at);
         Self { folder, room, tap, facts, at, clock }
     }
 

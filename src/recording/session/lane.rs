@@ -1,0 +1,91 @@
+//! One video track of the session copy: a person's cameras one after the other, or their screens.
+
+use super::TrackReport;
+use super::feed::Queued;
+use crate::rtp::vp8::{Resolution, keyframe_resolution};
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) name: String,
+    /// Its number in the file.
+    pub(super) number: u8,
+    /// As the header says, then of the first keyframe.
+    pub(super) size: Resolution,
+    operator: bool,
+    screen: bool,
+    /// The connection whose frames stand in it, and the time of the last.
+    holder: Option<(usize, i64)>,
+    begin_ms: i64,
+    frames: u64,
+    keyframes: u64,
+    superseded: u64,
+    unusable: u64,
+}
+
+impl Lane {
+    pub(super) fn new(name: String, operator: bool, screen: bool, size: Resolution) -> Self {
+        Self {
+            name,
+            number: 0,
+            size,
+            operator,
+            screen,
+            holder: None,
+            begin_ms: 0,
+            frames: 0,
+            keyframes: 0,
+            superseded: 0,
+            unusable: 0,
+        }
+    }
+
+    /// Place among the tracks.
+    pub(super) fn rank(&self) -> (bool, bool) {
+        (self.screen, !self.operator)
+    }
+
+    /// Nothing stands in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.holder.is_none()
+    }
+
+    /// Whether this frame of connection `feed` goes into the track; a later connection takes over with a keyframe.
+    pub(super) fn admit(&mut self, feed: usize, frame: &Queued) -> bool {
+        let follows = match self.holder {
+            Some((holder, _)) if feed < holder => {
+                self.superseded += 1;
+                return false;
+            }
+            Some((holder, last)) => frame.ms > last && (feed == holder || frame.keyframe),
+            None => frame.keyframe,
+        };
+        if !follows {
+            self.unusable += 1;
+            return false;
+        }
+        if self.holder.is_none() {
+            self.begin_ms = frame.ms;
+            self.size = keyframe_resolution(&frame.data).unwrap_or(self.size);
+        }
+        self.holder = Some((feed, frame.ms));
+        self.frames += 1;
+        self.keyframes += u64::from(frame.keyframe);
+        true
+    }
+
+    /// `None` for a track that never got a frame, and is not in the file.
+    pub(super) fn report(&self) -> Option<TrackReport> {
+        let (_, last) = self.holder?;
+        let time = |ms| u64::try_from(ms).unwrap_or(0);
+        Some(TrackReport {
+            number: self.number,
+            name: self.name.clone(),
+            begin_ms: time(self.begin_ms),
+            end_ms: time(last),
+            frames: self.frames,
+            keyframes: self.keyframes,
+            superseded: self.superseded,
+            unusable: self.unusable,
+        })
+    }
+}
