@@ -7,6 +7,5 @@ mod damage;
 mod kills;
 mod lossy;
 mod meeting;
-mod pictures;
 mod presence;
 mod recorded;

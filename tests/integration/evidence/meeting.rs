@@ -22,10 +22,8 @@ use crate::server::{Booked, Server, delega, refused};
 
 /// Longest wait for what should happen at once, on a machine that is busy with other tests.
 pub(super) const SOON: Duration = Duration::from_secs(10);
-/// Sealing has the least priority, and a debug build encodes slowly.
-const LONGEST_SEALING: Duration = Duration::from_secs(90);
 /// How often a room is looked at while something is awaited.
-const GLANCE: Duration = Duration::from_millis(50);
+pub(super) const GLANCE: Duration = Duration::from_millis(50);
 
 /// `delega` without its minute of presence: the tests here are about media. GRACE is the test's own.
 const PROFILE: &str = r#"
@@ -70,7 +68,7 @@ pub(super) fn tone_of(role: &str) -> u16 {
 /// A room with everyone let in.
 pub(super) struct Meeting {
     pub server: Server,
-    booked: Booked,
+    pub booked: Booked,
     people: BTreeMap<&'static str, Person>,
     film: Arc<Film>,
     kept: TempDir,
@@ -166,11 +164,6 @@ impl Meeting {
         self.people[role].device.as_ref().unwrap()
     }
 
-    /// No packet comes from this person any more, and no goodbye.
-    pub(super) fn network_is_lost(&mut self, role: &str) {
-        self.people.get_mut(role).unwrap().device.take().unwrap().lose_network();
-    }
-
     /// The person falls silent and hangs up; what was under way arrives before. Gives what their device counted.
     pub(super) async fn leaves(&mut self, role: &str) -> ClientReport {
         let device = self.people.get_mut(role).unwrap().device.take().unwrap();
@@ -190,11 +183,6 @@ impl Meeting {
                 device.leave().await.unwrap();
             }
         }
-    }
-
-    /// The room as this person sees it.
-    pub(super) async fn seen_by(&self, role: &str) -> Value {
-        self.server.get("/v1/session", &self.people[role].session).await
     }
 
     /// The room as the booking system sees it.
@@ -250,19 +238,6 @@ impl Meeting {
         }
         self.is_concluded("incomplete").await;
         self.becomes("closed").await;
-    }
-
-    /// Waits until the room's package is sealed; gives its folder.
-    pub(super) async fn is_sealed(&self) -> PathBuf {
-        let package = self.server.data().join("packages").join(format!("session-{}", self.booked.room));
-        let deadline = Instant::now() + LONGEST_SEALING;
-        // What was recorded goes from the recordings folder when the package was stored and read back.
-        let recordings = self.server.data().join("recordings").join(&self.booked.room);
-        while recordings.exists() || !package.join("manifest.jws").exists() {
-            assert!(Instant::now() < deadline, "not sealed within {LONGEST_SEALING:?}");
-            tokio::time::sleep(GLANCE).await;
-        }
-        package
     }
 
     /// The operator ends the meeting.
