@@ -121,7 +121,7 @@ impl Room {
     pub fn apply(&mut self, entry: &Entry) {
         let now = whole_millis(Now { mono: entry.mono, wall: entry.wall });
         match &entry.event {
-            Event::Booked { .. } | Event::RecordingRecovered { .. } => {}
+            Event::Booked { .. } | Event::RecordingRecovered { .. } | Event::WallClockSet { .. } => {}
             Event::Rescheduled { start, end } => self.move_to(now, *start, *end),
             Event::Cancelled => self.end_with(now, State::Cancelled),
             Event::AdmissionOpened => self.state = State::Waiting,
@@ -178,7 +178,6 @@ impl Room {
                 self.set_flow(Flow::Suspended { reason: reason.clone(), stopped: Some(now.mono) });
             }
             Event::NodeRestarted => self.restart(now),
-            Event::WallClockSet { .. } => {}
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
                 if let Some(person) = self.person_mut(*participant) {

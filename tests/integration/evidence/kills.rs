@@ -55,7 +55,9 @@ async fn killed_at_any_moment_of_a_call_at_most_a_second_is_lost_and_every_file_
     let mut costs = Vec::new();
     for role in ROLES {
         let originals = meeting.originals(role);
-        originals.iter().for_each(|original| decodes(&original.path));
+        for original in &originals {
+            decodes(&original.path);
+        }
         for kind in [Kind::Voice, Kind::Picture] {
             let blocks = originals.iter().flat_map(|original| original.of(kind));
             let mut recorded: Vec<_> = blocks.map(|block| block.mark.number).collect();
