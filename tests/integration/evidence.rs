@@ -14,5 +14,6 @@ mod damage;
 mod kills;
 mod lossy;
 mod meeting;
+mod pictures;
 mod presence;
 mod recorded;

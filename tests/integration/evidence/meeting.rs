@@ -185,6 +185,11 @@ impl Meeting {
         }
     }
 
+    /// The room as this person sees it.
+    pub(super) async fn seen_by(&self, role: &str) -> Value {
+        self.server.get("/v1/session", &self.people[role].session).await
+    }
+
     /// The room as the booking system sees it.
     pub(super) async fn view(&self) -> Value {
         self.server.get(&format!("/v1/rooms/{}", self.booked.room), self.server.key("booking")).await
