@@ -27,6 +27,7 @@ mod guesses;
 mod issuer;
 mod many;
 mod openapi;
+mod packages;
 mod receiver;
 mod repeatable;
 mod restart;

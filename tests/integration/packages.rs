@@ -1,0 +1,223 @@
+//! `sportello verify` and `sportello export` on packages, as a stranger's shell sees them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use sportello::clock::{MonoTime, Now};
+use sportello::id::{ParticipantId, RoomId};
+use sportello::recording::manifest::{ChainFacts, Manifest, Moment, RetentionFacts, SCHEMA, SessionCopy, Software};
+use sportello::recording::package::{StoredFolder, file_entries, package_name, sign_manifest, write_tar};
+use sportello::recording::sign::SigningKey;
+use sportello::room::{Entry, Event, Role, ledger};
+use sportello::store::Store;
+use sportello::vault::{FixedWriter, KekFile, KeyEncryption as _, SessionKey};
+use tempfile::TempDir;
+
+use crate::server::sportello;
+
+/// What a node keeps: keys, a database, and one sealed package of one room.
+struct Kept {
+    data: TempDir,
+    room: RoomId,
+    package: PathBuf,
+}
+
+fn wall(second: i64) -> Timestamp {
+    Timestamp::from_second(1_768_294_800 + second).unwrap()
+}
+
+impl Kept {
+    /// The package holds a session copy of so many bytes, encrypted.
+    async fn new(bytes: usize) -> Self {
+        let (data, room) = (tempfile::tempdir().unwrap(), RoomId::new(wall(0)));
+        let secrets = data.path().join("secrets");
+        let signing = SigningKey::open(&secrets.join("signing.key")).unwrap();
+        let kek = KekFile::open(&secrets.join("recordings.key")).unwrap();
+        let session = SessionKey::generate().unwrap();
+        let store = Store::open(&data.path().join("sportello.db").display().to_string()).await.unwrap();
+        let wrapped = kek.wrap(room, &session).unwrap().to_string();
+        assert!(store.put_recording_key(room, &wrapped).await.unwrap());
+        store.close().await;
+
+        let package = data.path().join("packages").join(package_name(room));
+        fs::create_dir_all(&package).unwrap();
+        let file = fs::File::create(package.join("session.webm")).unwrap();
+        let mut writer = FixedWriter::new(file, &session, "session.webm").unwrap();
+        writer.write_all(&vec![7; bytes]).unwrap();
+        writer.finish().unwrap();
+        let (mut head, mut lines) = (ledger::Head::empty(), String::new());
+        let participants = vec![(ParticipantId::new(wall(0)), Role::Operator)];
+        let booked = Event::Booked { room, profile: "delega".into(), start: wall(0), end: wall(1_800), participants };
+        for event in [booked, Event::Opened, Event::Closed] {
+            let now = Now { mono: MonoTime::from_millis(60_000), wall: wall(5) };
+            let line = ledger::chain(&head, &Entry::at(now, event));
+            head = line.head();
+            lines += &(serde_json::to_string(&line).unwrap() + "\n");
+        }
+        fs::write(package.join("ledger.jsonl"), lines).unwrap();
+        let moment = |second| Moment { utc: wall(second), mono_ms: 60_000 };
+        let manifest = Manifest {
+            schema: SCHEMA.into(),
+            revision: 1,
+            previous_manifest_sha256: None,
+            session: room,
+            booking_reference: None,
+            profile: "delega".into(),
+            office: "Roma".into(),
+            counter: "Deleghe".into(),
+            reason: "Delega dell'identità digitale".into(),
+            software: Software { name: "sportello".into(), version: "0.1.0".into(), build: String::new() },
+            node: "test".into(),
+            clock_source: "system".into(),
+            begin: moment(0),
+            end: moment(4),
+            end_reason: "concluded".into(),
+            outcome: None,
+            sealed: wall(60),
+            key_id: signing.public().id().into(),
+            encrypted: true,
+            participants: Vec::new(),
+            originals: Vec::new(),
+            session_copy: Some(SessionCopy {
+                file: "session.webm".into(),
+                begin: moment(0),
+                duration_ms: 4_000,
+                tracks: vec!["audio".into()],
+                largest_skew_ms: 0,
+            }),
+            presence: Vec::new(),
+            ledger: ChainFacts { lines: head.seq, head: head.hash },
+            accesses: None,
+            documents: Vec::new(),
+            when_sealed: RetentionFacts::default(),
+            recovery: Vec::new(),
+            timestamp_authority: None,
+            files: file_entries(&package, Some(&session), &mut |_| {}).unwrap(),
+        };
+        sign_manifest(&package, &manifest, &signing).unwrap();
+        Self { data, room, package }
+    }
+
+    /// Runs a command with this node's data directory configured.
+    fn run(&self, arguments: &[&str]) -> (Output, String) {
+        run(arguments, self.data.path())
+    }
+
+    fn key(&self) -> String {
+        self.data.path().join("secrets/signing.jwk").display().to_string()
+    }
+}
+
+fn run(arguments: &[&str], data: &Path) -> (Output, String) {
+    let output = sportello().args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", data).output().unwrap();
+    let said = [output.stdout.clone(), output.stderr.clone()].concat();
+    (output, String::from_utf8_lossy(&said).into_owned())
+}
+
+#[tokio::test]
+async fn a_stranger_verifies_a_package_with_the_public_key_alone() {
+    let kept = Kept::new(200_000).await;
+    let (elsewhere, key) = (tempfile::tempdir().unwrap(), kept.key());
+    let package = kept.package.to_str().unwrap();
+    let verify = |more: &[&str]| run(&[&["verify", package][..], more].concat(), elsewhere.path());
+
+    let (output, said) = verify(&["--key", &key]);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("whole, session {}", kept.room)) && said.contains("recordings encrypted"), "{said}");
+    assert!(said.contains("checked with the key ") && said.contains("signing.jwk"), "{said}");
+
+    let (output, said) = verify(&[]);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("which key?") && said.contains("--key"), "{said}");
+
+    let other = SigningKey::open(&elsewhere.path().join("other.key")).unwrap();
+    let (output, said) = verify(&["--key", elsewhere.path().join("other.jwk").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("manifest.jws: it was signed with the key ") && said.contains(other.public().id()), "{said}");
+
+    let (output, said) = verify(&["--key", elsewhere.path().join("other.key").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "the private key is no public one: {said}");
+
+    let tar = elsewhere.path().join("package.tar");
+    write_tar(&StoredFolder::new(&kept.package), "session-1", None, fs::File::create(&tar).unwrap()).unwrap();
+    let (output, said) = run(&["verify", tar.to_str().unwrap(), "--key", &key], elsewhere.path());
+    assert_eq!(output.status.code(), Some(0), "{said}");
+
+    let ledger = kept.package.join("ledger.jsonl");
+    let text = fs::read_to_string(&ledger).unwrap();
+    fs::write(&ledger, text.replacen("opened", "closed", 1)).unwrap();
+    let (output, said) = verify(&["--key", &key]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ledger.jsonl: line 2: ") && said.contains("NOT whole: 1 fault found"), "{said}");
+    let (output, _) = verify(&["--key", &key, "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["kind"], &told["whole"], &told["faults"][0]["line"]),
+        (&"package".into(), &false.into(), &2.into())
+    );
+}
+
+#[tokio::test]
+async fn a_rooms_id_stands_for_its_package() {
+    let kept = Kept::new(1_000).await;
+    let (output, said) = kept.run(&["verify", &kept.room.to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let (output, said) = kept.run(&["verify", kept.data.path().join("packages").to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(0), "a folder of packages: {said}");
+    let other = RoomId::new(wall(9)).to_string();
+    let (output, said) = kept.run(&["verify", &other]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("there is no package of {other} at ")), "{said}");
+    let (output, said) = kept.run(&["verify", "nowhere"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nowhere: no such file or folder, and no room's id"), "{said}");
+}
+
+#[tokio::test]
+async fn who_holds_the_keys_exports_a_plain_package_that_still_verifies() {
+    let kept = Kept::new(200_000).await;
+    let out = tempfile::tempdir().unwrap();
+    let plain = out.path().join("plain").display().to_string();
+    let (room, key) = (kept.room.to_string(), kept.key());
+    let (output, said) = kept.run(&["export", &room, "--out", &plain]);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(fs::read(Path::new(&plain).join("session.webm")).unwrap(), vec![7; 200_000]);
+    let (output, said) = run(&["verify", &plain, "--key", &key], out.path());
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("recordings plain"), "{said}");
+
+    let (output, said) = kept.run(&["export", &room, "--out", &plain]);
+    assert_eq!(output.status.code(), Some(1), "nothing is overwritten: {said}");
+    let other = out.path().join("other.key");
+    KekFile::open(&other).unwrap();
+    let elsewhere = out.path().join("elsewhere").display().to_string();
+    let (output, said) = kept.run(&["export", &room, "--out", &elsewhere, "--key-file", other.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is not here"), "which key is missing: {said}");
+    let package = kept.package.to_str().unwrap();
+    let (output, said) = run(&["export", package, "--out", &elsewhere], &out.path().join("nobody"));
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("there is no key-encryption key") && !Path::new(&elsewhere).exists(), "{said}");
+
+    let (output, said) = kept.run(&["export", package, "--out", &elsewhere]);
+    assert_eq!(output.status.code(), Some(0), "by the package's folder too: {said}");
+}
+
+#[tokio::test]
+async fn long_work_says_how_far_it_is_where_there_is_no_terminal() {
+    let kept = Kept::new(40 << 20).await;
+    let (output, said) = kept.run(&["verify", &kept.room.to_string()]);
+    assert!(output.status.success(), "{said}");
+    for percent in ["checked 10 % of 41 MB", "checked 50 % of 41 MB", "checked 100 % of 41 MB"] {
+        assert!(said.contains(percent), "«{percent}» is missing: {said}");
+    }
+    let (output, _) = kept.run(&["verify", &kept.room.to_string(), "--json"]);
+    let objects: Vec<Value> =
+        String::from_utf8(output.stderr).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.last().unwrap()["progress_percent"], 100);
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1, "results alone");
+}
