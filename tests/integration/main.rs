@@ -20,6 +20,7 @@ mod booking;
 mod commands;
 mod database;
 mod day;
+mod disks;
 mod evidence;
 mod found;
 mod gateway;
