@@ -13,15 +13,14 @@ use sportello::recording::manifest::{ChainFacts, Manifest, Moment, RetentionFact
 use sportello::recording::package::{StoredFolder, file_entries, package_name, sign_manifest, write_tar};
 use sportello::recording::sign::SigningKey;
 use sportello::room::{Entry, Event, Role, ledger};
-use sportello::store::Store;
-use sportello::vault::{FixedWriter, KekFile, KeyEncryption as _, SessionKey};
-use tempfile::TempDir;
+use sportello::store::{RecordingKey, Store};
+use sportello::vault::{FixedWriter, KekFile, KeyEncryption as _};
 
-use crate::server::sportello;
+use crate::server::{Server, sportello};
 
-/// What a node keeps: keys, a database, and one sealed package of one room.
+/// A node with keys, a database, and one sealed package of one room.
 struct Kept {
-    data: TempDir,
+    server: Server,
     room: RoomId,
     package: PathBuf,
 }
@@ -33,17 +32,19 @@ fn wall(second: i64) -> Timestamp {
 impl Kept {
     /// The package holds a session copy of so many bytes, encrypted.
     async fn new(bytes: usize) -> Self {
-        let (data, room) = (tempfile::tempdir().unwrap(), RoomId::new(wall(0)));
-        let secrets = data.path().join("secrets");
+        let server = Server::start().await;
+        let (booked, _operator) = server.open_room().await;
+        let (data, room) = (server.data().to_owned(), booked.room.parse::<RoomId>().unwrap());
+        let secrets = data.join("secrets");
         let signing = SigningKey::open(&secrets.join("signing.key")).unwrap();
         let kek = KekFile::open(&secrets.join("recordings.key")).unwrap();
-        let session = SessionKey::generate().unwrap();
-        let store = Store::open(&data.path().join("sportello.db").display().to_string()).await.unwrap();
-        let wrapped = kek.wrap(room, &session).unwrap().to_string();
-        assert!(store.put_recording_key(room, &wrapped).await.unwrap());
+        // The key that the node made when the room was opened.
+        let store = Store::open(&data.join("sportello.db").display().to_string()).await.unwrap();
+        let RecordingKey::Wrapped(wrapped) = store.recording_key(room).await.unwrap() else { panic!("no key") };
+        let session = kek.unwrap(room, &wrapped.parse().unwrap()).unwrap();
         store.close().await;
 
-        let package = data.path().join("packages").join(package_name(room));
+        let package = data.join("packages").join(package_name(room));
         fs::create_dir_all(&package).unwrap();
         let file = fs::File::create(package.join("session.webm")).unwrap();
         let mut writer = FixedWriter::new(file, &session, "session.webm").unwrap();
@@ -99,16 +100,16 @@ impl Kept {
             files: file_entries(&package, Some(&session), &mut |_| {}).unwrap(),
         };
         sign_manifest(&package, &manifest, &signing).unwrap();
-        Self { data, room, package }
+        Self { server, room, package }
     }
 
     /// Runs a command with this node's data directory configured.
     fn run(&self, arguments: &[&str]) -> (Output, String) {
-        run(arguments, self.data.path())
+        run(arguments, self.server.data())
     }
 
     fn key(&self) -> String {
-        self.data.path().join("secrets/signing.jwk").display().to_string()
+        self.server.data().join("secrets/signing.jwk").display().to_string()
     }
 }
 
@@ -166,7 +167,7 @@ async fn a_rooms_id_stands_for_its_package() {
     let kept = Kept::new(1_000).await;
     let (output, said) = kept.run(&["verify", &kept.room.to_string()]);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    let (output, said) = kept.run(&["verify", kept.data.path().join("packages").to_str().unwrap(), "--json"]);
+    let (output, said) = kept.run(&["verify", kept.server.data().join("packages").to_str().unwrap(), "--json"]);
     assert_eq!(output.status.code(), Some(0), "a folder of packages: {said}");
     let other = RoomId::new(wall(9)).to_string();
     let (output, said) = kept.run(&["verify", &other]);
