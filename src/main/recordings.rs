@@ -14,7 +14,7 @@ use sportello::objects::{ObjectReader, Objects};
 use sportello::recording::manifest::{ChainFacts, MANIFEST, Manifest, SIGNATURE};
 use sportello::recording::package::{
     Checks, Found, Kind, LineFault, PackageFault, PackageFiles, PackageReport, Place, ReadSeek, StoredFolder,
-    StoredTar, check_package, export_plain, is_encrypted, package_name,
+    StoredTar, check_package, export_plain, is_encrypted, is_webm, package_name,
 };
 use sportello::recording::sign::PublicKey;
 use sportello::recording::timestamp::Authority;
@@ -37,7 +37,7 @@ pub(crate) struct VerifyArguments {
     /// Default: secrets/signing.jwk in the configuration's data directory.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Certificates (PEM) of the authorities whose timestamps are believed. Default: sealing.timestamp_ca.
+    /// Certificates (PEM) of the authorities whose timestamps are believed. Default: `sealing.timestamp_ca`.
     #[arg(long, value_name = "FILE")]
     timestamp_ca: Option<PathBuf>,
     /// Print one JSON object per package, folder or ledger, and progress as objects on standard error.
@@ -73,6 +73,7 @@ enum Stop {
 }
 
 impl Stop {
+    #[expect(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
     fn failed(error: impl ToString) -> Self {
         Self::Failed(error.to_string())
     }
@@ -176,15 +177,16 @@ fn counted(number: usize, noun: &str) -> String {
 
 fn package_json(name: &str, report: &PackageReport, keys: &Keys) -> Value {
     let fault = |fault: &PackageFault| {
-        let mut value = json!({"file": fault.file, "problem": fault.problem.to_string()});
-        let (key, number) = match fault.place {
-            Some(Place::Cluster(number)) => ("cluster", number),
-            Some(Place::Segment(number)) => ("segment", number),
-            Some(Place::Line(number)) => ("line", number),
-            None => return value,
+        let (cluster, segment, line) = match fault.place {
+            Some(Place::Cluster(number)) => (Some(number), None, None),
+            Some(Place::Segment(number)) => (None, Some(number), None),
+            Some(Place::Line(number)) => (None, None, Some(number)),
+            None => (None, None, None),
         };
-        value[key] = number.into();
-        value
+        json!({
+            "file": fault.file, "cluster": cluster, "segment": segment, "line": line,
+            "problem": fault.problem.to_string(),
+        })
     };
     let manifest = report.manifest.as_ref();
     let timestamp = report.timestamp.as_ref();
@@ -335,7 +337,7 @@ fn session_of(files: &dyn PackageFiles) -> io::Result<RoomId> {
 }
 
 fn has_encrypted(files: &dyn PackageFiles) -> io::Result<bool> {
-    for path in files.list()?.into_keys().filter(|path| path.ends_with(".webm")) {
+    for path in files.list()?.into_keys().filter(|path| is_webm(path)) {
         if is_encrypted(files, &path)? {
             return Ok(true);
         }
