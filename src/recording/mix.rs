@@ -445,3 +445,6 @@ fn floor(position: f64) -> usize {
 fn fraction(position: f64) -> f32 {
     position.fract() as f32
 }
+
+#[cfg(test)]
+mod tests;

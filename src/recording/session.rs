@@ -13,7 +13,7 @@ mod layout;
 use std::io;
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use webm_iterable::errors::TagWriterError;
 
 use self::feed::{Feed, Queued};
@@ -56,7 +56,7 @@ pub trait SessionSink {
 }
 
 /// What became of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
     /// How long the file plays, milliseconds.
     pub duration_ms: u64,
@@ -73,13 +73,13 @@ pub struct SessionReport {
 }
 
 /// A video track of the session copy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackReport {
     /// Its number in the file.
     pub number: u8,
     /// Its name.
     pub name: String,
-    /// Time of its first frame, and of its last, milliseconds.
+    /// Time of its first frame, milliseconds.
     pub begin_ms: u64,
     /// Time of its last frame, milliseconds.
     pub end_ms: u64,
@@ -91,10 +91,22 @@ pub struct TrackReport {
     pub superseded: u64,
     /// Frames that were left out because they could not be decoded where they stood.
     pub unusable: u64,
+    /// Pauses of two seconds or more between two frames, the first thousand: nobody was there, or the camera was off.
+    /// Players go on showing the last frame in them.
+    pub pauses: Vec<PauseReport>,
+}
+
+/// A time without a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseReport {
+    /// Time of the last frame before it, milliseconds.
+    pub from_ms: u64,
+    /// Time of the first frame after it, milliseconds.
+    pub to_ms: u64,
 }
 
 /// One person's voice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpeakerReport {
     /// Their role.
     pub role: String,
@@ -108,7 +120,7 @@ pub struct SpeakerReport {
 }
 
 /// How far a voice in the mix stands from the times of its blocks, by which the pictures are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkewReport {
     /// At most, microseconds.
     pub largest_us: u64,

@@ -3,7 +3,7 @@
 //! Pure. Speech is what stands out from the noise of its own surroundings, which is followed as it changes: no model,
 //! so that everyone can check the result. A hum that never changes becomes noise after a while.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mix::peak;
 
@@ -42,7 +42,7 @@ const CLIPPED: f32 = 0.985;
 const CLIPPED_SAMPLES: usize = 3;
 
 /// What was measured of one person, over all their connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VoiceReport {
     /// Time in which a microphone was being recorded, milliseconds.
     pub recorded_ms: u64,

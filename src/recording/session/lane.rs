@@ -1,7 +1,7 @@
 //! One video track of the session copy: a person's cameras one after the other, or their screens.
 
-use super::TrackReport;
 use super::feed::Queued;
+use super::{PauseReport, TrackReport};
 use crate::rtp::vp8::{Resolution, keyframe_resolution};
 
 #[derive(Debug)]
@@ -20,7 +20,14 @@ pub(super) struct Lane {
     keyframes: u64,
     superseded: u64,
     unusable: u64,
+    pauses: Vec<PauseReport>,
 }
+
+/// A camera that shows nothing for so long was off.
+const PAUSE_MS: i64 = 2_000;
+
+/// Enough for everyone who means to show what they record.
+const MOST_PAUSES: usize = 1_000;
 
 impl Lane {
     pub(super) fn new(name: String, operator: bool, screen: bool, size: Resolution) -> Self {
@@ -36,6 +43,7 @@ impl Lane {
             keyframes: 0,
             superseded: 0,
             unusable: 0,
+            pauses: Vec::new(),
         }
     }
 
@@ -63,9 +71,15 @@ impl Lane {
             self.unusable += 1;
             return false;
         }
-        if self.holder.is_none() {
-            self.begin_ms = frame.ms;
-            self.size = keyframe_resolution(&frame.data).unwrap_or(self.size);
+        match self.holder {
+            None => {
+                self.begin_ms = frame.ms;
+                self.size = keyframe_resolution(&frame.data).unwrap_or(self.size);
+            }
+            Some((_, last)) if frame.ms - last >= PAUSE_MS && self.pauses.len() < MOST_PAUSES => {
+                self.pauses.push(PauseReport { from_ms: time(last), to_ms: time(frame.ms) });
+            }
+            Some(_) => {}
         }
         self.holder = Some((feed, frame.ms));
         self.frames += 1;
@@ -76,7 +90,6 @@ impl Lane {
     /// `None` for a track that never got a frame, and is not in the file.
     pub(super) fn report(&self) -> Option<TrackReport> {
         let (_, last) = self.holder?;
-        let time = |ms| u64::try_from(ms).unwrap_or(0);
         Some(TrackReport {
             number: self.number,
             name: self.name.clone(),
@@ -86,6 +99,11 @@ impl Lane {
             keyframes: self.keyframes,
             superseded: self.superseded,
             unusable: self.unusable,
+            pauses: self.pauses.clone(),
         })
     }
+}
+
+fn time(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or(0)
 }

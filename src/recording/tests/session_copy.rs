@@ -197,6 +197,10 @@ fn every_voice_is_heard_in_the_seconds_in_which_it_spoke_and_every_picture_stand
     assert_eq!(tracks, [(2, "operator"), (3, "delegato"), (4, "delegante"), (5, "operator-screen")]);
     assert!(report.tracks.iter().all(|track| track.superseded + track.unusable == 0), "{report:?}");
 
+    let pauses: Vec<_> = report.tracks.iter().map(|track| track.pauses.as_slice()).collect();
+    let [[], [pause], [], []] = pauses[..] else { panic!("{pauses:?}") };
+    assert_eq!((pause.from_ms / 100, pause.to_ms), (79, AWAY.end), "one went, and came back");
+
     for (label, spoken) in [("operator", 5_000), ("delegato", 6_500), ("delegante", 4_500)] {
         let speaker = report.voices.iter().find(|speaker| speaker.label == label).unwrap();
         let voice = speaker.voice;
