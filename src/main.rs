@@ -1,6 +1,6 @@
 //! The command line: arguments, signals, exit codes.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,9 +11,15 @@ use serde_json::json;
 use sportello::config::{Problems, Sources};
 use sportello::keys::{self, ApiKey, Keys, Scope};
 use sportello::node::{Node, StartError, local_addresses};
-use sportello::room::ledger;
-use sportello::{recording, telemetry};
+use sportello::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
+
+use self::recordings::{ExportArguments, VerifyArguments};
+
+#[path = "main/progress.rs"]
+mod progress;
+#[path = "main/recordings.rs"]
+mod recordings;
 
 /// It failed, or something was found.
 const FAILED: ExitCode = ExitCode::FAILURE;
@@ -59,16 +65,19 @@ enum Command {
         #[arg(long)]
         expose: bool,
     },
-    /// Check recordings: one original, a room's folder, or the whole recordings folder; or a room's ledger
+    /// Check packages and recordings: nothing of them was changed, left out or put in
     ///
-    /// Names the file and cluster that is not as it was recorded, or the line of the ledger that is not as it was
-    /// written. A ledger is a file *.json with what GET /v1/rooms/{id}/ledger answers, or *.jsonl with one line each; it
-    /// is checked without a node. What may be missing at its end shows when its head is compared with one kept
-    /// elsewhere. Exit code 0: all whole; 1: something found.
-    Verify {
-        /// File or folder.
-        path: PathBuf,
-    },
+    /// A sealed package needs only the public key of the node that sealed it. What is not sealed yet (an original, a
+    /// room's folder, the whole recordings folder) is compared with its chains alone. Named is what is not as it was: the
+    /// file, and in it the cluster of a recording or the line of a ledger. A ledger is a file *.json with what GET
+    /// /v1/rooms/{id}/ledger answers, or *.jsonl with one line each; what may be missing at its end shows only against its
+    /// package, or a head kept elsewhere. Exit code 0: all whole; 1: something found; 2: wrong usage.
+    Verify(VerifyArguments),
+    /// Write encrypted recordings as plain WebM, for whoever holds the key
+    ///
+    /// The session's key is in the node's database, encrypted under the key-encryption key. A plain package still
+    /// verifies: its manifest knows what its files hold.
+    Export(ExportArguments),
     /// Make, list and revoke API keys, also while the server runs
     ///
     /// The keys are in the configured database. A new key opens, and a revoked one is refused, from the next request on.
@@ -141,7 +150,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve { config } => serve(&Sources::new(config.as_deref())),
         Command::Demo { listen, data_dir, expose } => demo(listen, &data_dir, expose),
-        Command::Verify { path } => verify(&path),
+        Command::Verify(arguments) => recordings::verify(&arguments),
+        Command::Export(arguments) => recordings::export(&arguments),
         Command::Keys(command) => run_keys(&command),
         Command::Config(ConfigCommand::Check { config }) => check_config(&Sources::new(config.as_deref())),
         Command::Config(ConfigCommand::Show { config }) => show_config(&Sources::new(config.as_deref())),
@@ -366,83 +376,6 @@ fn show_config(sources: &Sources) -> ExitCode {
 fn wrong_configuration(problems: &Problems) -> ExitCode {
     complain(&problems.to_string());
     USAGE.into()
-}
-
-fn verify(path: &Path) -> ExitCode {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(original) = [".chain.jsonl", ".rtcp.jsonl"].iter().find_map(|suffix| name.strip_suffix(suffix)) {
-        complain(&format!("{}: belongs to a recording: verify {original}.webm, which reads it", path.display()));
-        return FAILED;
-    }
-    let is_ledger = path.extension().is_some_and(|extension| extension == "json" || extension == "jsonl");
-    if is_ledger && !path.is_dir() { verify_ledger(path) } else { verify_recordings(path) }
-}
-
-fn verify_ledger(path: &Path) -> ExitCode {
-    let checked = std::fs::read_to_string(path)
-        .map_err(|error| error.to_string())
-        .and_then(|text| ledger::verify_text(&text).map_err(|error| error.to_string()));
-    match checked {
-        Ok(head) => {
-            say(&format!("{}: whole, {} lines, ledger head {}", path.display(), head.seq, head.hash));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&format!("{}: {error}", path.display()));
-            FAILED
-        }
-    }
-}
-
-fn verify_recordings(path: &Path) -> ExitCode {
-    let mut progress = Progress::new();
-    let verified = recording::verify(path, |done, total| progress.show(done, total));
-    progress.clear();
-    match verified {
-        Ok(report) => {
-            for file in &report.files {
-                say(&format!(
-                    "{}: whole, {} bytes, {} clusters, chain head {}",
-                    file.path.display(),
-                    file.bytes,
-                    file.clusters,
-                    file.chain_head
-                ));
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error.to_string());
-            FAILED
-        }
-    }
-}
-
-/// How far the checking is, on one line of a terminal that is written over; nothing anywhere else.
-struct Progress {
-    on_terminal: bool,
-    shown: Option<u64>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { on_terminal: io::stderr().is_terminal(), shown: None }
-    }
-
-    fn show(&mut self, done: u64, total: u64) {
-        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-        if self.on_terminal && self.shown != Some(percent) {
-            self.shown = Some(percent);
-            let _written = write!(io::stderr().lock(), "\rchecked {percent} % of {} MB", total / 1_000_000);
-        }
-    }
-
-    fn clear(&self) {
-        if self.shown.is_some() {
-            // Erase to the end of the line (ECMA-48, EL).
-            let _written = write!(io::stderr().lock(), "\r\x1b[K");
-        }
-    }
 }
 
 /// Writes a line for people and programs. A reader that is gone is no reason to stop.

@@ -20,6 +20,8 @@ pub mod manifest;
 mod mix;
 mod muxer;
 mod original;
+mod original_check;
+pub mod package;
 pub mod read;
 mod reorder;
 mod room;
@@ -43,7 +45,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::chain::{ChainEntry, StoredPiece};
-pub use self::verify::{Difference, FileReport, Report, VerifyError, verify, verify_original};
+pub use self::original_check::Difference;
+pub use self::verify::{FileReport, Report, VerifyError, verify, verify_original};
 
 use self::file::{Disk, LocalDisk};
 use self::room::RoomRecording;

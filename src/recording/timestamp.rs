@@ -368,4 +368,4 @@ fn form(error: der::Error) -> TimestampError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -81,6 +81,16 @@ pub enum TextError {
     },
 }
 
+impl TextError {
+    /// The line that is wrong, from 1; 1 too if no lines can be told apart.
+    pub fn line(&self) -> u64 {
+        match self {
+            Self::Empty | Self::NotJson(_) => 1,
+            Self::Unreadable { seq, .. } | Self::Changed(ChainError { seq }) | Self::NotARoom { seq } => *seq,
+        }
+    }
+}
+
 impl Head {
     /// The head of an empty ledger.
     pub fn empty() -> Self {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// An authority with its own root, made for one test.
-struct Local {
+pub(in crate::recording) struct Local {
     folder: TempDir,
 }
 
@@ -31,7 +31,7 @@ ess_cert_id_chain = no
 ";
 
 impl Local {
-    fn new() -> Self {
+    pub(in crate::recording) fn new() -> Self {
         let local = Self { folder: tempfile::tempdir().unwrap() };
         fs::write(local.folder.path().join("tsa.cnf"), CONFIG).unwrap();
         fs::write(
@@ -70,7 +70,7 @@ impl Local {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn answer(&self, request: &[u8]) -> Vec<u8> {
+    pub(in crate::recording) fn answer(&self, request: &[u8]) -> Vec<u8> {
         fs::write(self.folder.path().join("request"), request).unwrap();
         self.openssl(&[
             "ts",
@@ -91,7 +91,7 @@ impl Local {
         fs::read(self.folder.path().join("answer")).unwrap()
     }
 
-    fn authority(&self) -> Authority {
+    pub(in crate::recording) fn authority(&self) -> Authority {
         Authority::read(&self.folder.path().join("root.pem")).unwrap()
     }
 }
