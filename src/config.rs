@@ -14,12 +14,13 @@ use figment::providers::{Env, Format, Toml};
 use figment::value::Value;
 use figment::{Figment, Metadata};
 use reqwest::Url;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{limits, oidc};
 use crate::calendar::Calendar;
 use crate::notify::{SmsConfig, WebhookConfig};
-use crate::recording::RecorderConfig;
+use crate::recording::{RecorderConfig, SpaceConfig};
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
 
@@ -103,10 +104,12 @@ pub struct Storage {
 /// Section `recording`.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// Folder of the recordings, if it is not in `storage.data_dir`.
-    pub folder: Option<PathBuf>,
-    /// Recorder threads.
+    /// Folders of the recordings; none: one in `storage.data_dir`.
+    pub folders: Vec<PathBuf>,
+    /// Recorder threads per folder.
     pub threads: usize,
+    /// What is reserved for rooms.
+    pub space: SpaceConfig,
     /// How long the recorder may be silent while media goes on.
     pub longest_silence: Duration,
     /// Whether recordings are encrypted.
@@ -250,8 +253,14 @@ impl Config {
 
     /// What the recorder needs to know.
     pub fn recorder(&self) -> RecorderConfig {
-        let folder = self.recording.folder.clone().unwrap_or_else(|| self.storage.data_dir.join("recordings"));
-        RecorderConfig { folder, threads: self.recording.threads }
+        let Recording { threads, space, .. } = self.recording;
+        RecorderConfig { folders: self.recordings(), threads, space }
+    }
+
+    /// The folders of recordings.
+    pub fn recordings(&self) -> Vec<PathBuf> {
+        let folders = &self.recording.folders;
+        if folders.is_empty() { vec![self.storage.data_dir.join("recordings")] } else { folders.clone() }
     }
 
     /// Where the database is: a path, or a URL.
@@ -485,12 +494,25 @@ impl<'a> Reader<'a> {
     }
 
     fn recording(&mut self) -> Option<Recording> {
-        let folder = self.read("recording.folder", "empty, or a folder", Some::<String>);
+        let folders =
+            self.read("recording.folder", "empty, a folder, or a list of different folders", |given: Folders| {
+                let folders = given.list();
+                let twice = folders
+                    .iter()
+                    .enumerate()
+                    .any(|(n, folder)| folders.iter().skip(n + 1).any(|other| other == folder));
+                (!twice && folders.iter().all(|folder| !folder.as_os_str().is_empty())).then_some(folders)
+            });
         let threads = self.range("recording.threads", 1, 64);
+        let rate = self.range("recording.reserve_bytes_per_second", 1_000, 100_000_000);
+        let floor = self.read("recording.reserve_floor_mb", "a whole number from 0 to 1000000000", |mb: u64| {
+            (mb <= 1_000_000_000).then_some(mb * 1_000_000)
+        });
         let silence = self.range("recording.longest_silence_ms", 500, 10_000);
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
+        let space = SpaceConfig { bytes_per_second: u64::try_from(rate?).ok()?, floor: floor? };
         let encrypt = self.read("recording.encrypt", "true or false", Some::<bool>)?;
-        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence, encrypt })
+        Some(Recording { folders: folders?, threads: threads?, space, longest_silence, encrypt })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {
@@ -579,6 +601,23 @@ impl<'a> Reader<'a> {
 
     fn origin(&self, key: &str) -> String {
         self.figment.find_metadata(key).map_or_else(|| "nowhere".into(), |meta| origin_of(meta, key))
+    }
+}
+
+/// One folder, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Folders {
+    One(String),
+    Several(Vec<PathBuf>),
+}
+
+impl Folders {
+    fn list(self) -> Vec<PathBuf> {
+        match self {
+            Self::One(folder) => given(folder).map(PathBuf::from).into_iter().collect(),
+            Self::Several(folders) => folders,
+        }
     }
 }
 

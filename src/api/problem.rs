@@ -159,6 +159,11 @@ impl Kind {
     pub const BAD_TIMES: Self = Self("bad-times", StatusCode::UNPROCESSABLE_ENTITY, "The times make no sense");
     pub const INTERNAL: Self = Self("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here");
     pub const UNAVAILABLE: Self = Self("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not possible at the moment");
+    pub const NO_RECORDING_SPACE: Self = Self(
+        "no-recording-space",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "There is no space for the recording, without which there is no meeting",
+    );
     pub const TIMEOUT: Self =
         Self("timeout", StatusCode::GATEWAY_TIMEOUT, "It took too long, and may have been done all the same");
 }
@@ -226,6 +231,7 @@ impl From<Error> for Problem {
             Error::NoPlace { next } => {
                 Self::new(Kind::SLOT_NOT_AVAILABLE).with(|document| document.next_slots = Some(next))
             }
+            Error::NoSpace => Self::new(Kind::NO_RECORDING_SPACE).detail(error.to_string()),
             Error::UnknownWebhook => Kind::UNKNOWN_WEBHOOK.into(),
             Error::BadOffer(cause) => Self::new(Kind::BAD_OFFER).detail(cause.to_string()),
             Error::Unavailable(fault) => {

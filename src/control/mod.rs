@@ -169,6 +169,9 @@ pub enum Error {
         /// The next free slots at the same counter.
         next: Vec<SlotOffer>,
     },
+    /// No disk has the space that the room's recording needs. The node's fault.
+    #[error("there is not enough space for the room's recording")]
+    NoSpace,
     /// No such webhook. The caller's fault.
     #[error("there is no such webhook")]
     UnknownWebhook,
@@ -307,6 +310,8 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::RecordingStarted { .. }
             | Command::RecordingLost { .. }
             | Command::RecordingResumed
+            | Command::PictureMissing { .. }
+            | Command::PictureBack { .. }
             | Command::RecordingRecovered { .. }
             | Command::Restarted
             | Command::WallClockSet { .. }

@@ -386,12 +386,13 @@ impl Settings<'_> {
                 Box::new(InObjects { objects, prefix, runtime: runtime.handle().clone() }),
             ));
         }
-        let folder = config.recorder().folder.join(room.to_string());
-        if folder.is_dir() {
+        let roots = config.recordings();
+        if let Some(folder) = recording::folder_of(&roots, room) {
             return Ok(Target::Originals(folder));
         }
-        let (place, folder) = (objects.place(), folder.display());
-        Err(Stop::Failed(format!("there is no package of {room} at {place}, and no recording at {folder}")))
+        let folders: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+        let (place, folders) = (objects.place(), folders.join(", "));
+        Err(Stop::Failed(format!("there is no package of {room} at {place}, and no recording of it in {folders}")))
     }
 
     fn keys(&self, arguments: &VerifyArguments) -> Result<Keys, Stop> {

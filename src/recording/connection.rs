@@ -1,15 +1,19 @@
 //! One participant connection: its sources, and the originals that they go into.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use super::Fact;
 use super::intake::{Intake, IntakeCounts, Outlet};
 use super::original::{Desk, Failure, Name, OpenOriginal};
 use super::timeline::SenderClock;
+use super::{Fact, Original};
 use crate::clock::{MonoTime, Now};
 use crate::id::ConnectionId;
 use crate::media::Source;
 use crate::rtp::{Codec, Packet, SenderReport};
+
+/// A picture of which nothing came for so long does not arrive. Shorter calls a camera off that only stutters.
+const ARRIVING: Duration = Duration::from_secs(1);
 
 /// A connection while it lasts.
 #[derive(Debug)]
@@ -138,6 +142,24 @@ impl Connection {
         }
         self.intakes.clear();
         Ok(())
+    }
+
+    /// Lets go of every original as it is; gives what is on disk for sure.
+    pub(super) fn give_up(self) -> impl Iterator<Item = Original> {
+        [self.main, self.screen].into_iter().flatten().filter_map(OpenOriginal::give_up)
+    }
+
+    /// Pictures that arrive, and whether none of it can be recorded before a keyframe comes.
+    pub(super) fn pictures(&self, now: MonoTime) -> impl Iterator<Item = (Source, bool)> {
+        let arriving = self
+            .intakes
+            .iter()
+            .filter(move |(source, intake)| !source.is_audio() && now.since(intake.newest()) < ARRIVING);
+        arriving.map(|(source, intake)| {
+            let original = if *source == Source::Screen { &self.screen } else { &self.main };
+            let awaited = original.as_ref().is_some_and(|original| original.awaits_keyframe(*source));
+            (*source, awaited || intake.awaits_keyframe())
+        })
     }
 
     /// The wall clock was set.

@@ -228,6 +228,11 @@ impl Intake {
         placed
     }
 
+    /// Whether this is a picture of which nothing can be decoded before a keyframe.
+    pub(super) fn awaits_keyframe(&self) -> bool {
+        self.codec == Codec::Vp8 && self.frames.awaits_keyframe()
+    }
+
     /// Arrival of the oldest packet that is not in a block yet.
     pub(super) fn waiting_since(&self, now: MonoTime) -> Option<MonoTime> {
         let half = self.frames.waiting_since().filter(|since| now.since(*since) < HALF_FRAME);

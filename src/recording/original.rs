@@ -198,6 +198,16 @@ impl OpenOriginal {
         self.muxer.waiting_since()
     }
 
+    /// Whether a picture's inter-frames are dropped until its first keyframe in this file.
+    pub(super) fn awaits_keyframe(&self, source: Source) -> bool {
+        !source.is_audio() && self.muxer.awaits_keyframe(source)
+    }
+
+    /// Lets go of the files as they are; what is said of them is what was synced. `None`: nothing ever was.
+    pub(super) fn give_up(self) -> Option<Original> {
+        self.synced
+    }
+
     /// The sources that the file has, or would now get, tracks for.
     pub(super) fn sources(&self) -> Vec<Source> {
         self.muxer.sources()

@@ -21,6 +21,7 @@ mod commands;
 mod compliance;
 mod database;
 mod day;
+mod disks;
 mod evidence;
 mod found;
 mod gateway;

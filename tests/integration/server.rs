@@ -62,6 +62,9 @@ impl Kept {
             .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
             .env("SPORTELLO__MEDIA__WORKERS", "1")
             .env("SPORTELLO__STORAGE__DATA_DIR", self.data.path())
+            // Many rooms of half an hour at once must not fill the disk of the machine that tests.
+            .env("SPORTELLO__RECORDING__RESERVE_BYTES_PER_SECOND", "2000")
+            .env("SPORTELLO__RECORDING__RESERVE_FLOOR_MB", "0")
             .envs(self.configuration.iter().map(|(name, value)| (name, value)));
         if let Some(database) = &self.database {
             command.env("SPORTELLO__STORAGE__DATABASE", &database.url);

@@ -13,8 +13,8 @@ use crate::clock::{Clock, MonoTime, Now};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::Source;
 use crate::recording::file::{Append, Disk, LocalDisk};
-use crate::recording::room::RoomRecording;
-use crate::recording::{Fact, Original, Recorder, RecorderConfig};
+use crate::recording::room::{Opening, RoomRecording};
+use crate::recording::{Fact, Original, Recorder, RecorderConfig, SpaceConfig};
 use crate::rtp::{Codec, Extensions, Packet, SenderReport, Ssrc, Tap, Tapped, tap};
 use crate::vault::SessionKey;
 
@@ -136,7 +136,8 @@ impl Studio {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::new();
         let recordings = recordings.unwrap_or_else(|| folder.path().join("recordings"));
-        let config = RecorderConfig { folder: recordings, threads: 1 };
+        let space = SpaceConfig { bytes_per_second: 1_000, floor: 0 };
+        let config = RecorderConfig { folders: vec![recordings], threads: 1, space };
         let recorder = Recorder::start(config, clock).unwrap();
         let room = RoomId::new(clock.now().wall);
         let (tap, reader) = tap();
@@ -155,10 +156,12 @@ impl Studio {
         self.tap.as_ref().unwrap().push(Tapped::Packet { connection, source, packet }).unwrap();
     }
 
-    /// Waits for the next fact, for at most 5 s.
+    /// Waits for the next fact past that it is ready, for at most 5 s.
     pub(crate) fn fact(&mut self) -> Fact {
         for _ in 0..500 {
-            if let Ok(fact) = self.facts.try_recv() {
+            if let Ok(fact) = self.facts.try_recv()
+                && fact != Fact::Ready
+            {
                 return fact;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -289,8 +292,10 @@ impl Booth {
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(facts);
         let at = MonoTime::from_millis(1_000);
-        let id = RoomId::new(clock.now().wall);
-        let room = RoomRecording::open(id, folder.path().join("room"), disk, key, reader, sender, at);
+        let room = RoomId::new(clock.now().wall);
+        let folder_of_room = folder.path().join("room");
+        let opening = Opening { room, folder: folder_of_room, disk, space: None, key, tap: reader, facts: sender };
+        let room = RoomRecording::open(opening, at);
         Self { folder, room, tap, facts, at, clock }
     }
 
