@@ -19,9 +19,9 @@ pub struct Exports {
 impl Config {
     /// What the service of compliance needs to know.
     pub fn evidence(&self) -> evidence::Settings {
-        let recordings = self.recorder().folder;
+        let recordings = self.recorder().folders;
         evidence::Settings {
-            recordings: vec![recordings],
+            recordings,
             exports: self.storage.data_dir.join("exports"),
             exports_kept: self.exports.kept,
             ffmpeg: self.exports.ffmpeg.clone(),
