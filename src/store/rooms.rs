@@ -266,7 +266,9 @@ impl Store {
         sqlx::query(
             "INSERT INTO originals
              (room, file, connection, participant, sources, bytes, clusters, duration_ms, chain_head, finished)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (room, file) DO UPDATE
+             SET bytes = excluded.bytes, clusters = excluded.clusters, duration_ms = excluded.duration_ms,
+                 chain_head = excluded.chain_head",
         )
         .bind(room.to_string())
         .bind(&original.file)
