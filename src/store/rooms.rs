@@ -259,7 +259,8 @@ impl Store {
         Ok(lines)
     }
 
-    /// Keeps what a finished original is. Told twice, it is kept once.
+    /// Keeps what a finished original is. Told twice, it is kept once, as it was told last: a crash may have left more of
+    /// it on the disk than it was known to have.
     pub async fn add_original(&self, room: RoomId, stored: &StoredOriginal, at: Timestamp) -> Result<(), Error> {
         let StoredOriginal { connection, participant, original } = stored;
         let mut tx = self.write().await?;
