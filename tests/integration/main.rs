@@ -18,6 +18,7 @@ mod architecture;
 mod bad_input;
 mod booking;
 mod commands;
+mod compliance;
 mod database;
 mod day;
 mod disks;
