@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sportello::clock::{MonoTime, Now};
 use sportello::id::{ParticipantId, RoomId};
 use sportello::recording::manifest::{ChainFacts, Manifest, Moment, RetentionFacts, SCHEMA, SessionCopy, Software};
@@ -221,4 +221,42 @@ async fn long_work_says_how_far_it_is_where_there_is_no_terminal() {
         String::from_utf8(output.stderr).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(objects.last().unwrap()["progress_percent"], 100);
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1, "results alone");
+}
+
+#[test]
+fn what_a_crash_left_is_repaired_and_a_second_time_changes_nothing() {
+    let (recordings, room) = (tempfile::tempdir().unwrap(), RoomId::new(wall(0)).to_string());
+    let folder = recordings.path().join(&room);
+    fs::create_dir(&folder).unwrap();
+    let sha256 = |bytes: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
+    let (mut media, mut chain, mut previous) = (Vec::new(), String::new(), String::new());
+    for (n, piece) in [&b"the header"[..], b"the first cluster", b"the second cluster"].into_iter().enumerate() {
+        let (offset, length, sha) = (media.len(), piece.len(), sha256(piece));
+        let line = json!({"n": n, "offset": offset, "length": length, "sha256": sha, "previous": previous}).to_string();
+        previous = sha256(line.as_bytes());
+        chain += &(line + "\n");
+        media.extend_from_slice(piece);
+    }
+    let whole = media.len();
+    fs::write(folder.join("delegato-1.webm"), [&media[..], b"half a clus"].concat()).unwrap();
+    fs::write(folder.join("delegato-1.chain.jsonl"), format!("{chain}{{\"n\":3,\"off")).unwrap();
+    let original = json!({"type": "original", "file": "delegato-1.webm", "connection": RoomId::new(wall(1)),
+        "encrypted": false, "tracks": [], "zero_ns": 0, "wall": wall(0)});
+    fs::write(folder.join("delegato-1.rtcp.jsonl"), format!("{original}\n")).unwrap();
+
+    let first = run(&["repair", recordings.path().to_str().unwrap()], recordings.path());
+    assert_eq!(first.0.status.code(), Some(0), "{}", first.1);
+    let told = format!("{room}/delegato-1.webm: cut to its 2 whole clusters; 11 bytes are kept beside it");
+    assert!(first.1.contains(&told), "{}", first.1);
+    assert_eq!(fs::read(folder.join("delegato-1.webm")).unwrap(), media[..whole]);
+    assert_eq!(fs::read(folder.join("delegato-1.tail")).unwrap(), b"half a clus");
+    assert_eq!(fs::read_to_string(folder.join("delegato-1.chain.jsonl")).unwrap(), chain);
+    let again = run(&["repair", folder.to_str().unwrap()], recordings.path());
+    assert_eq!((again.0.status.code(), again.1), (Some(0), first.1), "by the room's folder, and nothing more to do");
+
+    let empty = tempfile::tempdir().unwrap();
+    let (output, said) = run(&["repair", empty.path().to_str().unwrap()], empty.path());
+    assert!(output.status.success() && said.contains("there are no originals of any room"), "{said}");
+    let (output, said) = run(&["repair", "/nowhere/at/all"], empty.path());
+    assert!(!output.status.success() && said.contains("/nowhere/at/all: no such folder"), "{said}");
 }
