@@ -34,6 +34,7 @@ mod receiver;
 mod repeatable;
 mod restart;
 mod revisions;
+mod s3;
 mod server;
 mod slots;
 mod texts;

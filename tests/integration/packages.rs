@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sportello::clock::{MonoTime, Now};
 use sportello::id::{ParticipantId, RoomId};
+use sportello::objects::{Objects, ObjectsConfig};
 use sportello::recording::manifest::{ChainFacts, Manifest, Moment, RetentionFacts, SCHEMA, SessionCopy, Software};
 use sportello::recording::package::{StoredFolder, file_entries, package_name, sign_manifest, write_tar};
 use sportello::recording::sign::SigningKey;
@@ -16,6 +17,7 @@ use sportello::room::{Entry, Event, Role, ledger};
 use sportello::store::{RecordingKey, Store};
 use sportello::vault::{FixedWriter, KekFile, KeyEncryption as _};
 
+use crate::s3::S3Server;
 use crate::server::{Server, sportello};
 
 /// A node with keys, a database, and one sealed package of one room.
@@ -176,6 +178,46 @@ async fn a_rooms_id_stands_for_its_package() {
     let (output, said) = kept.run(&["verify", "nowhere"]);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("nowhere: no such file or folder, and no room's id"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_on_s3_is_verified_and_exported_by_its_rooms_id() {
+    let (kept, server) = (Kept::new(10 << 20).await, S3Server::find());
+    let url = format!(
+        "s3://packages/{}?endpoint=http://{}&region=eu-south-1&allow_http=true",
+        uuid::Uuid::now_v7(),
+        server.address
+    );
+    let access_key = Some(("test-key".into(), "test-secret".into()));
+    let objects = Objects::open(&ObjectsConfig { url: url.clone(), access_key }).unwrap();
+    for file in fs::read_dir(&kept.package).unwrap() {
+        let path = file.unwrap().path();
+        let name = format!("{}/{}", package_name(kept.room), path.file_name().unwrap().to_str().unwrap());
+        objects.put_file(&name, &path, &mut |_| {}).await.unwrap();
+    }
+    fs::remove_dir_all(&kept.package).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = sportello();
+        command.args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", kept.server.data());
+        command.env("SPORTELLO__PACKAGES__URL", &url).env("SPORTELLO__PACKAGES__ACCESS_KEY_ID", "test-key");
+        let output = command.env("SPORTELLO__PACKAGES__SECRET_ACCESS_KEY", "test-secret").output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&["verify", &kept.room.to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("s3://packages/") && said.contains(": whole, session "), "{said}");
+    let out = tempfile::tempdir().unwrap();
+    let plain = out.path().join("plain");
+    let (code, said) = run(&["export", &kept.room.to_string(), "--out", plain.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(fs::read(plain.join("session.webm")).unwrap(), vec![7; 10 << 20]);
+
+    objects.put_bytes(&format!("{}/ledger.jsonl", package_name(kept.room)), "{}\n".into()).await.unwrap();
+    let (code, said) = run(&["verify", &kept.room.to_string()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("ledger.jsonl: line 1: "), "{said}");
+    assert!(!said.contains("test-secret"), "{said}");
 }
 
 #[tokio::test]
