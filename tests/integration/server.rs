@@ -170,6 +170,12 @@ impl Server {
         panic!("the server did not end within 10 s of {signal:?}");
     }
 
+    /// Where its database is, as the store opens it.
+    pub(crate) fn database(&self) -> String {
+        let file = || self.data().join("sportello.db").display().to_string();
+        self.kept.database.as_ref().map_or_else(file, |database| database.url.clone())
+    }
+
     /// The folder with its recordings.
     pub(crate) fn data(&self) -> &Path {
         self.kept.data.path()
