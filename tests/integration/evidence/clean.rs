@@ -17,7 +17,7 @@ async fn everything_that_was_sent_is_in_the_originals_in_order_and_at_its_time()
     tokio::time::sleep(Duration::from_secs(12)).await;
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     for role in ROLES {
         let originals = meeting.originals(role);
         let [original] = originals.as_slice() else { panic!("{} originals of the {role}", originals.len()) };

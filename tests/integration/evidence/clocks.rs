@@ -65,7 +65,7 @@ async fn setting_the_wall_clock_by_an_hour_moves_no_media_time_and_is_told() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     for role in ROLES {
         let originals = meeting.originals(role);
         let [original] = originals.as_slice() else { panic!("{} originals of the {role}", originals.len()) };
@@ -98,7 +98,7 @@ async fn a_device_that_runs_fast_has_its_voice_and_picture_together_and_at_the_s
     tokio::time::sleep(Duration::from_secs(12)).await;
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     let originals = meeting.originals("delegato");
     let [original] = originals.as_slice() else { panic!("{} originals", originals.len()) };
     decodes(&original.path);

@@ -16,7 +16,7 @@ async fn a_changed_file_is_named_with_its_cluster() {
     let mut meeting = Meeting::is_live(Setup::default(), |_| Habits::default()).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     meeting.ends().await;
-    let stored = Stored::of(meeting.folder(), "delegato-1");
+    let stored = Stored::of(&meeting.folder(), "delegato-1");
     assert!(stored.pieces.len() >= 5, "{} pieces", stored.pieces.len());
     verifies(&stored.copy(|_| {}).1);
 

@@ -23,7 +23,7 @@ async fn at_two_percent_loss_video_is_whole_and_every_missing_packet_is_listed_a
     tokio::time::sleep(Duration::from_secs(20)).await;
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     let (mut frames_sent, mut frames_missing, mut voice_sent, mut voice_missing) = (0, 0, 0, 0);
     for role in ROLES {
         let originals = meeting.originals(role);
@@ -55,7 +55,7 @@ async fn a_third_lost_reordered_and_repeated_leaves_gaps_but_no_lies() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     let originals = meeting.originals("delegato");
     let [original] = originals.as_slice() else { panic!("{} originals", originals.len()) };
     decodes(&original.path);

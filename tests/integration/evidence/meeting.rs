@@ -87,9 +87,7 @@ impl Meeting {
         let profiles = TempDir::new().unwrap();
         let profile = PROFILE.replace("GRACE", &setup.grace.to_string());
         std::fs::write(profiles.path().join("delega.toml"), profile).unwrap();
-        // What is read back here must be plain; a setup may say otherwise.
-        let mut configuration =
-            vec![("ROOMS__PROFILES", profiles.path().to_str().unwrap()), ("RECORDING__ENCRYPT", "false")];
+        let mut configuration = vec![("ROOMS__PROFILES", profiles.path().to_str().unwrap())];
         configuration.extend_from_slice(setup.configuration);
         let server = Server::start_in(setup.environment, Database::Sqlite, &configuration).await;
         let mut booking = delega();
@@ -237,10 +235,12 @@ impl Meeting {
             assert!(Instant::now() < deadline, "{} is not finished", open.display());
             tokio::time::sleep(GLANCE).await;
         }
+        std::fs::create_dir(self.folder()).unwrap();
         for entry in std::fs::read_dir(&recordings).unwrap() {
             let path = entry.unwrap().path();
-            std::fs::copy(&path, self.kept.path().join(path.file_name().unwrap())).unwrap();
+            std::fs::copy(&path, self.folder().join(path.file_name().unwrap())).unwrap();
         }
+        export(&self.server, &self.folder(), &self.plain()).await;
         self.is_concluded("incomplete").await;
         self.becomes("closed").await;
     }
@@ -259,14 +259,20 @@ impl Meeting {
         refused(request.json(&json!({"outcome": outcome})), 409, slug).await;
     }
 
-    /// Copies of everything that was recorded, as it was when the meeting ended.
-    pub(super) fn folder(&self) -> &Path {
-        self.kept.path()
+    /// Copies of everything that was recorded, as it was when the meeting ended: encrypted.
+    pub(super) fn folder(&self) -> PathBuf {
+        // `sportello export` finds the key by the room's id.
+        self.kept.path().join(&self.booked.room)
+    }
+
+    /// The same as `sportello export` writes it: plain.
+    fn plain(&self) -> PathBuf {
+        self.kept.path().join("plain")
     }
 
     /// The room's originals whose names begin with the role, in the order of their numbers.
     pub(super) fn originals(&self, role: &str) -> Vec<Original> {
-        originals_in(self.folder(), role)
+        originals_in(&self.plain(), role)
     }
 }
 
@@ -286,6 +292,13 @@ impl Person {
         assert_eq!(connected, Ok(true), "the {role} has no media connection");
         self.device = Some(client);
     }
+}
+
+/// `sportello export` writes recordings plain.
+pub(super) async fn export(server: &Server, from: &Path, to: &Path) {
+    let output = server.runs(&["export", from.to_str().unwrap(), "--out", to.to_str().unwrap()]).await;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{}: {said}", from.display());
 }
 
 /// An original in the folder that is still being written: the last line beside it says neither that it was closed nor

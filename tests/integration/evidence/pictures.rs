@@ -39,7 +39,7 @@ async fn a_camera_that_never_sends_a_keyframe_is_told_to_the_operator_within_fiv
     assert!((3..=30).contains(&asked), "asked {asked} times in {:?}", began.elapsed());
     meeting.ends().await;
 
-    verifies(meeting.folder());
+    verifies(&meeting.folder());
     let originals = meeting.originals("delegante");
     let [original] = originals.as_slice() else { panic!("{} originals", originals.len()) };
     decodes(&original.path);
