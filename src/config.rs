@@ -24,9 +24,11 @@ use crate::recording::{RecorderConfig, SpaceConfig};
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
 
+mod exports;
 mod messages;
 mod packages;
 
+pub use self::exports::Exports;
 pub use self::packages::{Packages, Sealing};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -54,6 +56,8 @@ pub struct Config {
     pub packages: Packages,
     /// How they are sealed.
     pub sealing: Sealing,
+    /// What is made of them for browsers and for preservation.
+    pub exports: Exports,
     /// Rules that all rooms share.
     pub rooms: Rooms,
     /// Section `webhooks`; `None`: there are none.
@@ -357,11 +361,12 @@ impl<'a> Reader<'a> {
         let recording = self.recording();
         let packages = self.packages();
         let sealing = self.sealing();
+        let exports = self.exports();
         let rooms = self.rooms();
         let webhooks = self.webhooks();
         let sms = self.sms();
         let log = self.log();
-        match (http, media, storage, recording, packages, sealing, rooms, webhooks, sms, log) {
+        match (http, media, storage, recording, packages, sealing, exports, rooms, webhooks, sms, log) {
             (
                 Some(http),
                 Some(media),
@@ -369,13 +374,25 @@ impl<'a> Reader<'a> {
                 Some(recording),
                 Some(packages),
                 Some(sealing),
+                Some(exports),
                 Some(rooms),
                 Some(webhooks),
                 Some(sms),
                 Some(log),
-            ) if self.problems.is_empty() => {
-                Ok(Config { http, oidc, media, storage, recording, packages, sealing, rooms, webhooks, sms, log })
-            }
+            ) if self.problems.is_empty() => Ok(Config {
+                http,
+                oidc,
+                media,
+                storage,
+                recording,
+                packages,
+                sealing,
+                exports,
+                rooms,
+                webhooks,
+                sms,
+                log,
+            }),
             _ => Err(Problems(self.problems)),
         }
     }

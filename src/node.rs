@@ -19,12 +19,16 @@ use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
+use crate::evidence::Evidence;
 use crate::notify::{self, Notifier, SmsOutcome};
+use crate::objects;
 use crate::recording::Recorder;
+use crate::recording::recover::{self, RecoveredOriginal};
+use crate::recording::sign::{KeyFileError, SigningKey};
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
-use crate::vault::{KekFile, KekFileError};
+use crate::vault::{KekFile, KekFileError, KeyEncryption};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
 
@@ -46,6 +50,7 @@ pub struct Node {
     address: SocketAddr,
     routes: Router,
     control: Control,
+    evidence: Evidence,
     store: Store,
     notifier: Notifier<Store>,
     /// How text messages ended.
@@ -94,6 +99,12 @@ pub enum StartError {
     /// The keys of recordings.
     #[error("{0}")]
     RecordingKeys(#[from] KekFileError),
+    /// The key that signs.
+    #[error("{0}")]
+    SigningKey(#[from] KeyFileError),
+    /// The place of the packages.
+    #[error("{0}")]
+    Packages(#[from] objects::OpenError),
     /// The keys of sealed values.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -142,7 +153,8 @@ impl Node {
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
 
-        let recording_keys = KekFile::open(&secrets.join("recordings.key"))?;
+        let recording_keys: Arc<dyn KeyEncryption> = Arc::new(KekFile::open(&secrets.join("recordings.key"))?);
+        let signing = Arc::new(SigningKey::open(&secrets.join("signing.key"))?);
 
         // The HTTP port first: a second node on the same data would stop here, before it touches them.
         let address = config.http.listen;
@@ -154,6 +166,8 @@ impl Node {
             return Err(StartError::OtherKey(secrets.join("code.key")));
         }
         let sfu = Sfu::start(&config.sfu(), clock)?;
+        // Before anything is written there.
+        let recovered = recover_recordings(config.recordings()).await;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let text_messages = code_key.seal(Purpose::TextMessage)?;
         let (outcomes, text_outcomes) = mpsc::channel(TEXT_OUTCOMES);
@@ -182,11 +196,15 @@ impl Node {
             posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
-            recording_keys: Arc::new(recording_keys),
+            recording_keys: Arc::clone(&recording_keys),
             encrypt: config.recording.encrypt,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
+        control.take_recovered(recovered).await;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
+
+        let evidence =
+            Evidence::new(store.clone(), config.open_packages()?, recording_keys, signing, config.evidence(), clock);
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
@@ -197,13 +215,14 @@ impl Node {
         }
         let limits = Limits::new(&config.http.limits, clock);
         let render = move || rendered.render();
-        let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
+        let api = api::Api::new(control.clone(), evidence.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self {
             listener,
             address,
             routes,
             control,
+            evidence,
             store,
             notifier,
             text_outcomes,
@@ -272,13 +291,26 @@ impl Node {
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self {
-            listener, routes, control, store, notifier, text_outcomes, metrics, limits, stopping, clock, ..
+            listener,
+            routes,
+            control,
+            evidence,
+            store,
+            notifier,
+            text_outcomes,
+            metrics,
+            limits,
+            stopping,
+            clock,
+            ..
         } = self;
         let upkeep = [
             tokio::spawn(metrics.upkeep()),
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
             tokio::spawn(tidy(control.clone(), store, clock)),
+            tokio::spawn(evidence.clone().upkeep()),
+            tokio::spawn(evidence.work()),
         ];
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
@@ -330,6 +362,38 @@ impl Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Has what a crash left of recordings cut to what is whole. What cannot be is logged: the node starts all the same, and
+/// says so again when the room is sealed.
+async fn recover_recordings(folders: Vec<PathBuf>) -> Vec<RecoveredOriginal> {
+    let mut originals = Vec::new();
+    for folder in folders {
+        let recovering = tokio::task::spawn_blocking(move || recover::recover(&folder, log_progress()));
+        match recovering.await {
+            Ok(Ok(recovery)) => {
+                for error in recovery.failed {
+                    tracing::error!(%error, "an original could not be recovered");
+                }
+                originals.extend(recovery.originals);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the recordings cannot be looked through"),
+            Err(error) => tracing::error!(%error, "looking through the recordings was broken off"),
+        }
+    }
+    originals
+}
+
+/// Says every tenth of long work.
+fn log_progress() -> impl FnMut(u64, u64) {
+    let mut told = 0;
+    move |done, total| {
+        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(0);
+        if tenth > told {
+            told = tenth;
+            tracing::info!(percent = tenth * 10, "unfinished recordings are looked through");
+        }
     }
 }
 

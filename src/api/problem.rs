@@ -128,6 +128,26 @@ impl Kind {
         StatusCode::UNPROCESSABLE_ENTITY,
         "This Idempotency-Key was used for another request",
     );
+    pub const ACCESS_REQUIRED: Self = Self(
+        "access-required",
+        StatusCode::FORBIDDEN,
+        "An open access to this room, with a reason, comes first: yours, and not an hour old",
+    );
+    pub const UNKNOWN_RECORDING: Self =
+        Self("unknown-recording", StatusCode::NOT_FOUND, "Nothing of that room was recorded");
+    pub const UNKNOWN_FILE: Self = Self("unknown-file", StatusCode::NOT_FOUND, "There is no such file");
+    pub const UNKNOWN_JOB: Self = Self("unknown-job", StatusCode::NOT_FOUND, "There is no such job");
+    pub const MEETING_NOT_OVER: Self = Self("meeting-not-over", StatusCode::CONFLICT, "The meeting goes on");
+    pub const NOT_SEALED: Self = Self("not-sealed", StatusCode::CONFLICT, "The recording is not sealed yet");
+    pub const BEING_SEALED: Self = Self("being-sealed", StatusCode::CONFLICT, "The recording is being sealed");
+    pub const ON_HOLD: Self = Self("on-hold", StatusCode::CONFLICT, "The recording is on hold");
+    pub const NOT_ON_HOLD: Self = Self("not-on-hold", StatusCode::CONFLICT, "The recording is not on hold");
+    pub const RETENTION_NOT_OVER: Self =
+        Self("retention-not-over", StatusCode::CONFLICT, "The recording is to be kept for longer");
+    pub const TOO_MANY_JOBS: Self = Self("too-many-jobs", StatusCode::CONFLICT, "Too many of your jobs wait already");
+    pub const DESTROYED: Self = Self("destroyed", StatusCode::GONE, "The recording was destroyed");
+    pub const RANGE_NOT_SATISFIABLE: Self =
+        Self("range-not-satisfiable", StatusCode::RANGE_NOT_SATISFIABLE, "The file has no such part");
     pub const UNKNOWN_WEBHOOK: Self = Self("unknown-webhook", StatusCode::NOT_FOUND, "There is no such webhook");
     pub const TOO_MANY_REQUESTS: Self =
         Self("too-many-requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this address");
