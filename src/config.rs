@@ -54,10 +54,10 @@ pub struct Config {
     pub recording: Recording,
     /// Where sealed packages are kept.
     pub packages: Packages,
-    /// What is made of them for browsers and for preservation.
-    pub exports: Exports,
     /// How they are sealed.
     pub sealing: Sealing,
+    /// What is made of them for browsers and for preservation.
+    pub exports: Exports,
     /// Rules that all rooms share.
     pub rooms: Rooms,
     /// Section `webhooks`; `None`: there are none.

@@ -27,7 +27,7 @@
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
-//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
+//! | [`recording`] | the recorder's threads, WebM, chains, recovery, the session copy, sealed packages; `verify` (whoever asks brings the check of the ledger's lines) | `audit`, `rtp`, `vault` |
 //! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
 //! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |

@@ -23,6 +23,7 @@ use crate::evidence::{Evidence, Sealer};
 use crate::notify::{self, Notifier, SmsOutcome};
 use crate::objects;
 use crate::recording::Recorder;
+use crate::recording::recover::{self, RecoveredOriginal};
 use crate::recording::sign::{KeyFileError, SigningKey};
 use crate::recording::timestamp::TimestampError;
 use crate::sfu::{self, Sfu};
@@ -173,6 +174,8 @@ impl Node {
             return Err(StartError::OtherKey(secrets.join("code.key")));
         }
         let sfu = Sfu::start(&config.sfu(), clock)?;
+        // Before anything is written there.
+        let recovered = recover_recordings(config.recordings()).await;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let text_messages = code_key.seal(Purpose::TextMessage)?;
         let (outcomes, text_outcomes) = mpsc::channel(TEXT_OUTCOMES);
@@ -205,6 +208,7 @@ impl Node {
             encrypt: config.recording.encrypt,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
+        control.take_recovered(recovered).await;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
 
         let packages = config.open_packages()?;
@@ -392,6 +396,38 @@ impl Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Has what a crash left of recordings cut to what is whole. What cannot be is logged: the node starts all the same, and
+/// says so again when the room is sealed.
+async fn recover_recordings(folders: Vec<PathBuf>) -> Vec<RecoveredOriginal> {
+    let mut originals = Vec::new();
+    for folder in folders {
+        let recovering = tokio::task::spawn_blocking(move || recover::recover(&folder, log_progress()));
+        match recovering.await {
+            Ok(Ok(recovery)) => {
+                for error in recovery.failed {
+                    tracing::error!(%error, "an original could not be recovered");
+                }
+                originals.extend(recovery.originals);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the recordings cannot be looked through"),
+            Err(error) => tracing::error!(%error, "looking through the recordings was broken off"),
+        }
+    }
+    originals
+}
+
+/// Says every tenth of long work.
+fn log_progress() -> impl FnMut(u64, u64) {
+    let mut told = 0;
+    move |done, total| {
+        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(0);
+        if tenth > told {
+            told = tenth;
+            tracing::info!(percent = tenth * 10, "unfinished recordings are looked through");
+        }
     }
 }
 

@@ -224,16 +224,13 @@ fn answer(content: Content) -> Response {
         }
     };
     set(header::ACCEPT_RANGES, "bytes".into());
-    let status = match range {
-        Some(range) => {
-            set(header::CONTENT_LENGTH, (range.end - range.start).to_string());
-            set(header::CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1)));
-            StatusCode::PARTIAL_CONTENT
-        }
-        None => {
-            set(header::CONTENT_LENGTH, length.to_string());
-            StatusCode::OK
-        }
+    let status = if let Some(range) = range {
+        set(header::CONTENT_LENGTH, (range.end - range.start).to_string());
+        set(header::CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1)));
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        set(header::CONTENT_LENGTH, length.to_string());
+        StatusCode::OK
     };
     (status, headers, pieces.map_or_else(Body::empty, body)).into_response()
 }

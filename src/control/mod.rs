@@ -8,6 +8,7 @@ mod book;
 mod booking;
 mod invite;
 mod recording_key;
+mod recovered;
 mod schemas;
 mod seam;
 mod secrets;

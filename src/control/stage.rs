@@ -56,8 +56,15 @@ pub(super) struct Stage<M, R> {
     owners: HashMap<ConnectionId, ParticipantId>,
     /// Rooms of the recorder that are being finished.
     finishing: JoinSet<()>,
-    /// What the room is recorded under, once it was asked for; `Some(None)`: it is not encrypted.
-    key: Option<Option<Arc<SessionKey>>>,
+    key: Key,
+}
+
+/// What a room is recorded under.
+enum Key {
+    /// Its media was not opened yet.
+    Unasked,
+    /// This key, or none: it is not encrypted.
+    Is(Option<Arc<SessionKey>>),
 }
 
 /// What there is while a room has media.
@@ -133,7 +140,7 @@ pub(super) enum Fact {
 
 impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn new(room: RoomId, shared: Arc<Shared<M, R>>) -> Self {
-        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: None }
+        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: Key::Unasked }
     }
 
     /// The next report; waits for ever while there is no media. The recorder's come first: media stops by them.
@@ -196,11 +203,11 @@ impl<M: Media, R: Recording> Stage<M, R> {
 
     /// The key that the room is recorded under; `None`: it is not encrypted.
     async fn recording_key(&mut self) -> Result<Option<Arc<SessionKey>>, Error> {
-        if let Some(key) = &self.key {
+        if let Key::Is(key) = &self.key {
             return Ok(key.clone());
         }
         let key = recording_key(&self.shared, self.room).await?;
-        self.key = Some(key.clone());
+        self.key = Key::Is(key.clone());
         Ok(key)
     }
 
@@ -245,7 +252,7 @@ impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn ask_again(&mut self) {
         let now = self.shared.clock.mono();
         // It was opened with the key, or without.
-        let key = self.key.clone().flatten();
+        let Key::Is(key) = &self.key else { return };
         let Some(lights) = &mut self.lights else { return };
         if !matches!(lights.files, Files::GivenUp { again } if again <= now) {
             return;
@@ -253,7 +260,7 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let (tap, reader) = tap();
         let durability = tap.durability();
         let (sender, facts) = mpsc::channel(RECORDER_FACTS);
-        self.shared.recorder.open_room(self.room, key, reader, sender);
+        self.shared.recorder.open_room(self.room, key.clone(), reader, sender);
         for (connection, wire) in &lights.connections {
             self.shared.recorder.open_original(self.room, *connection, wire.label.to_owned());
         }

@@ -16,7 +16,7 @@ use crate::store::{Destruction, StoredPackage};
 
 /// How often is looked for what is due. Longer: recordings outlive their time by as much. Shorter: more questions for
 /// nothing.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// Rooms that are destroyed in one round: the next round takes the rest.
 const AT_ONCE: u32 = 50;

@@ -251,18 +251,15 @@ impl Work {
                 out.write_all(piece)?;
             }
         };
-        let file = match &self.key {
-            Some(key) => {
-                let mut writer = FixedWriter::new(file, key, &self.name)?;
-                let copied: io::Result<()> = copy(&mut writer);
-                copied?;
-                writer.finish()?
-            }
-            None => {
-                let mut file = file;
-                copy(&mut file)?;
-                file
-            }
+        let file = if let Some(key) = &self.key {
+            let mut writer = FixedWriter::new(file, key, &self.name)?;
+            let copied: io::Result<()> = copy(&mut writer);
+            copied?;
+            writer.finish()?
+        } else {
+            let mut file = file;
+            copy(&mut file)?;
+            file
         };
         file.sync_all()?;
         fs::rename(&aside, &self.target)?;

@@ -24,7 +24,7 @@ pub(super) const PIECE: usize = 64 << 10;
 /// Pieces that wait for a slow client; then the reading waits.
 pub(super) const PIECES: usize = 4;
 /// How long a client may take none of them. Longer: clients that are gone hold on to a thread for longer.
-pub(super) const STALLED: Duration = Duration::from_secs(60);
+pub(super) const STALLED: Duration = Duration::from_mins(1);
 
 /// What an encrypted file begins with.
 const ENCRYPTED: &[u8; 8] = b"SPORTVLT";
@@ -277,7 +277,8 @@ impl Plain {
         stored.by_ref().take(8).read_to_end(&mut head).map_err(unreadable)?;
         stored.seek(SeekFrom::Start(0)).map_err(unreadable)?;
         // What was cut off an original is given out as it is.
-        if head != ENCRYPTED || !(name.ends_with(".webm") || name.ends_with(".mp4")) {
+        let is_film = Path::new(name).extension().is_some_and(|end| end == "webm" || end == "mp4");
+        if head != ENCRYPTED || !is_film {
             return Ok(Self::AsItIs { stored, position: 0, length });
         }
         let key = key.ok_or_else(|| failed(&format_args!("{name} is encrypted, and there is no key of its room")))?;
@@ -435,7 +436,7 @@ fn whole_length(folder: &Path, name: &str, length: u64) -> u64 {
     }
     // The last line may be half there.
     let lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    let last = lines.filter_map(|line| serde_json::from_slice::<ChainEntry>(line).ok()).last();
+    let last = lines.filter_map(|line| serde_json::from_slice::<ChainEntry>(line).ok()).next_back();
     last.map_or(length, |entry| length.min(entry.offset.saturating_add(entry.length)))
 }
 

@@ -29,7 +29,8 @@ use crate::recording::manifest::{MANIFEST, Manifest, ManifestError, RetentionFac
 use crate::recording::package::{SealError, add_timestamp, digest, package_name};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
-use crate::recording::{RecoverError, folder_of, recover_room};
+use crate::recording::folder_of;
+use crate::recording::recover::{RecoverError, recover_room};
 use crate::room::Event;
 use crate::store::{self, MessageKind, NewMessage, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::intake::{Intake, IntakeCounts, Outlet};
 use super::original::{Desk, Failure, Name, OpenOriginal};
+use super::quality::Skew;
 use super::timeline::SenderClock;
 use super::{Fact, Original};
 use crate::clock::{MonoTime, Now};
@@ -27,6 +28,7 @@ pub(super) struct Connection {
     told: Vec<Source>,
     ended: bool,
     sender: SenderClock,
+    skew: Skew,
     intakes: BTreeMap<Source, Intake>,
     /// Microphone and camera.
     main: Option<OpenOriginal>,
@@ -43,6 +45,7 @@ impl Connection {
             told: Vec::new(),
             ended: false,
             sender: SenderClock::default(),
+            skew: Skew::default(),
             intakes: BTreeMap::new(),
             main: None,
             screen: None,
@@ -89,6 +92,13 @@ impl Connection {
     /// Takes a sender report in.
     pub(super) fn take_report(&mut self, source: Source, report: &SenderReport) {
         let placed = self.intakes.get_mut(&source).and_then(|intake| intake.report(report, &mut self.sender));
+        let sent = (i128::from(report.ntp) * 1_000_000_000) >> 32;
+        let arrival = report.arrival.as_nanos();
+        let skew = placed.and_then(|placed| self.skew.observe(source, sent, arrival, placed.as_nanos()));
+        if let Some(skew) = skew {
+            let apart = Duration::from_nanos(skew.unsigned_abs());
+            metrics::histogram!("sportello_recording_skew_seconds").record(apart.as_secs_f64());
+        }
         if let Some(original) = self.original(source) {
             original.note_report(source, report, placed);
         }

@@ -13,6 +13,9 @@
 //! An original has a track for each source that has sent by the time its header is written: players wait for tracks
 //! that stay empty. A source that begins later closes the original and begins the next one of the same connection, so
 //! several [`Fact::Finished`] may come for one connection.
+//!
+//! After the meeting [`read`] gives the originals' blocks back, and [`session`] makes one file of them all that plays
+//! anywhere: `mix` decodes, places and mixes the voices, [`voice`] measures them.
 
 pub mod canonical;
 mod chain;
@@ -29,7 +32,9 @@ mod original_check;
 pub mod package;
 mod pictures;
 mod places;
+pub mod quality;
 pub mod read;
+pub mod recover;
 mod reorder;
 mod room;
 pub mod session;

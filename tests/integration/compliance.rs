@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use loadtest::api::Api;
-use loadtest::client::{Client, Part};
+use loadtest::client::{Client, Habits, Part};
 use loadtest::media::{Film, Voice};
 use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde_json::{Value, json};
@@ -121,6 +121,7 @@ async fn a_meeting(server: &Server) -> Booked {
             film: Arc::clone(&film),
             voice: Voice::tone(hertz).unwrap(),
             began: Instant::now(),
+            habits: Habits::default(),
         };
         let mut client = Client::join(part).await.unwrap();
         assert_eq!(tokio::time::timeout(SOON, client.connected()).await, Ok(true), "the {role} is not connected");

@@ -187,8 +187,13 @@ impl Server {
 
     /// Runs `sportello keys …` on its database.
     pub(crate) async fn keys(&self, arguments: &[&str]) -> Output {
+        self.runs(&[&["keys"], arguments].concat()).await
+    }
+
+    /// Runs `sportello …` on its data and database.
+    pub(crate) async fn runs(&self, arguments: &[&str]) -> Output {
         let mut command = sportello();
-        command.arg("keys").args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", self.data());
+        command.args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", self.data());
         if let Some(database) = &self.kept.database {
             command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
         }

@@ -7,7 +7,8 @@ use super::{FACE_AND_VOICE, kind, refusal};
 use crate::clock::Clock;
 use crate::control::{Error, Fault, RecordingState, SessionEvent, SubscriptionEnd};
 use crate::media::{RecordingFault, Source};
-use crate::recording;
+use crate::recording::recover::{OriginalEnd, RecoveredOriginal};
+use crate::recording::{self, Original};
 use crate::room::ledger;
 use crate::room::{Command, Entry, Event, Feature, Outcome, Phase, Refusal, SuspendReason};
 use crate::rtp::TapError;
@@ -207,7 +208,7 @@ async fn news_of_a_tap_that_was_replaced_changes_nothing() {
 async fn what_was_given_up_is_kept_with_what_is_on_disk_for_sure() {
     let house = House::new().await;
     let (booked, callers, connections) = house.go_live().await;
-    let original = recording::Original {
+    let original = Original {
         file: "delegato-1.webm".into(),
         sources: vec![Source::Microphone],
         bytes: 700,
@@ -471,4 +472,52 @@ async fn without_its_key_a_room_gets_no_media() {
     let refused = house.control.connect(&callers[0], "offer".into()).await;
     assert!(matches!(refused, Err(Error::Unavailable(Fault::RecordingKeyDestroyed))), "{refused:?}");
     assert_eq!(house.worker.state(|state| (state.opened, state.joins.len())), (0, 0));
+}
+
+#[tokio::test]
+async fn a_recording_that_a_crash_cut_is_kept_and_told_once_however_often_it_is_found() {
+    let house = House::new().await;
+    let (booked, _, connections) = house.go_live().await;
+    let room = booked.room.id;
+    let house = house.restart().await;
+    let original = |file: &str, clusters| Original {
+        file: file.into(),
+        sources: vec![Source::Microphone, Source::Camera],
+        bytes: 5_000,
+        clusters,
+        duration_ms: 4_200,
+        chain_head: "11".repeat(32),
+    };
+    let cut = OriginalEnd::Cut { tail_bytes: 77, lost_from: Clock::new().now().wall };
+    let found = vec![
+        RecoveredOriginal { room, connection: connections[1], original: original("delegato-1.webm", 4), end: cut },
+        RecoveredOriginal {
+            room,
+            connection: connections[2],
+            original: original("delegante-1.webm", 5),
+            end: OriginalEnd::Regular,
+        },
+    ];
+    for _ in 0..2 {
+        house.control.take_recovered(found.clone()).await;
+    }
+    let kept = house.store.originals(room).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|kept| (kept.original.file.as_str(), kept.connection)).collect();
+    assert_eq!(kept, [("delegante-1.webm", connections[2]), ("delegato-1.webm", connections[1])]);
+    let ledger = house.store.ledger(room).await.unwrap();
+    let told: Vec<_> = ledger.iter().filter(|line| matches!(line.event, Event::RecordingRecovered { .. })).collect();
+    let wanted = Event::RecordingRecovered {
+        participant: booked.room.participants[1].id,
+        connection: connections[1],
+        file: "delegato-1.webm".into(),
+        until_ms: 4_200,
+        tail_bytes: 77,
+    };
+    assert_eq!(told.iter().map(|line| &line.event).collect::<Vec<_>>(), [&wanted]);
+    assert!(ledger::verify(&ledger).is_ok());
+    // Of a connection or a room that nobody knows nothing is written down.
+    let stranger = RecoveredOriginal { connection: connections[0], ..found[0].clone() };
+    let elsewhere = RecoveredOriginal { room: crate::id::RoomId::new(Clock::new().now().wall), ..stranger };
+    house.control.take_recovered(vec![elsewhere]).await;
+    assert_eq!(house.store.originals(room).await.unwrap().len(), 2);
 }

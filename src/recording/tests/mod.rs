@@ -5,6 +5,8 @@ mod encrypted;
 mod faults;
 mod laid_out;
 mod pictures;
+mod quality;
 mod recorded;
+mod recovered;
 mod session_copy;
 mod synthetic;

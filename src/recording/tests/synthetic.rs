@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, MonoTime, Now};
@@ -269,7 +270,21 @@ pub(crate) struct Booth {
     pub(crate) tap: Tap,
     pub(crate) facts: mpsc::Receiver<Fact>,
     pub(crate) at: MonoTime,
+    /// How far the wall clock is set off.
+    pub(crate) wall_off: SignedDuration,
+    id: RoomId,
+    disk: Arc<dyn Disk>,
+    key: Option<Arc<SessionKey>>,
     clock: Clock,
+    begun: Timestamp,
+}
+
+/// Where a room is recorded, and how.
+struct Place {
+    folder: tempfile::TempDir,
+    id: RoomId,
+    disk: Arc<dyn Disk>,
+    key: Option<Arc<SessionKey>>,
 }
 
 impl Booth {
@@ -287,16 +302,35 @@ impl Booth {
     }
 
     fn with(disk: Arc<dyn Disk>, facts: usize, key: Option<Arc<SessionKey>>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let id = RoomId::new(Clock::new().now().wall);
+        let at = MonoTime::from_millis(1_000);
+        Self::open(Place { folder: tempfile::tempdir().unwrap(), id, disk, key }, facts, at)
+    }
+
+    fn open(place: Place, facts: usize, at: MonoTime) -> Self {
         let clock = Clock::new();
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(facts);
-        let at = MonoTime::from_millis(1_000);
-        let room = RoomId::new(clock.now().wall);
-        let folder_of_room = folder.path().join("room");
-        let opening = Opening { room, folder: folder_of_room, disk, space: None, key, tap: reader, facts: sender };
+        let Place { folder, id, disk, key } = place;
+        let path = folder.path().join(id.to_string());
+        let opening = Opening {
+            room: id,
+            folder: path,
+            disk: Arc::clone(&disk),
+            space: None,
+            key: key.clone(),
+            tap: reader,
+            facts: sender,
+        };
         let room = RoomRecording::open(opening, at);
-        Self { folder, room, tap, facts, at, clock }
+        let (begun, wall_off) = (clock.now().wall, SignedDuration::ZERO);
+        Self { folder, room, tap, facts, at, wall_off, id, disk, key, clock, begun }
+    }
+
+    /// The process dies; what it wrote stays. Another one opens the room again in the same folder.
+    pub(crate) fn die(self) -> Self {
+        let Self { folder, at, id, disk, key, .. } = self;
+        Self::open(Place { folder, id, disk, key }, 64, at)
     }
 
     pub(crate) fn connect(&mut self, label: &str) -> ConnectionId {
@@ -337,11 +371,13 @@ impl Booth {
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join("room").join(file)
+        self.folder.path().join(self.id.to_string()).join(file)
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.at, wall: self.clock.now().wall }
+        // On virtual time both clocks go at one pace, whatever the machine's do.
+        let since = SignedDuration::from_nanos(i64::try_from(self.at.as_nanos()).unwrap());
+        Now { mono: self.at, wall: self.begun + since + self.wall_off }
     }
 }
 
