@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::destroy::NOTE_TYPE;
-pub use self::sealer::{SealedData, SealedWebhook, Sealer, SealerSettings, TimestampSettings};
 pub use self::files::{ByteRange, Content, Part, Pieces};
+pub use self::sealer::{SealedData, SealedWebhook, Sealer, SealerSettings, TimestampSettings};
 pub use self::views::{
     ExportFormat, HoldView, JobView, OpenedAccess, OriginalView, RecordedState, RecordingPage, RecordingParticipant,
     RecordingView, SigningJwk,

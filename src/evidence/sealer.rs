@@ -25,12 +25,14 @@ use crate::clock::Clock;
 use crate::id::{MessageId, RoomId};
 use crate::notify::Waker;
 use crate::objects::{ObjectError, Objects};
-use crate::recording::manifest::{MANIFEST, Manifest, ManifestError, RetentionFacts, SIGNATURE, TIMESTAMP, TIMESTAMP_SIGNATURE};
+use crate::recording::folder_of;
+use crate::recording::manifest::{
+    MANIFEST, Manifest, ManifestError, RetentionFacts, SIGNATURE, TIMESTAMP, TIMESTAMP_SIGNATURE,
+};
 use crate::recording::package::{SealError, add_timestamp, digest, package_name};
+use crate::recording::recover::{RecoverError, recover_room};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
-use crate::recording::folder_of;
-use crate::recording::recover::{RecoverError, recover_room};
 use crate::room::Event;
 use crate::store::{self, MessageKind, NewMessage, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};
@@ -136,7 +138,6 @@ impl Sealer {
     ///
     /// # Errors
     /// The client for timestamps cannot be made.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the house, handed over once")]
     pub fn new(
         store: Store,
         objects: Objects,

@@ -200,6 +200,7 @@ impl World {
             bytes: 1,
             manifest_sha256,
             key_id: self.evidence.0.signing.public().id().into(),
+            ledger_lines: manifest.ledger.lines,
         };
         assert!(self.store().package_sealed(*room, &sealed, &[], now()).await.unwrap());
         recorded

@@ -17,3 +17,4 @@ mod meeting;
 mod pictures;
 mod presence;
 mod recorded;
+mod sealed;

@@ -26,8 +26,8 @@ use crate::recording::read::Pieces;
 use crate::recording::session::{self, PlainFile, SessionError, SessionReport, SessionSink, SessionSource};
 use crate::recording::sign::SigningKey;
 use crate::recording::{FileReport, VerifyError, verify_original};
-use crate::room::ledger::Line;
 use crate::room::ReplayError;
+use crate::room::ledger::Line;
 use crate::store::Appointment;
 use crate::vault::{EncryptedReader, FixedWriter, SessionKey, is_encrypted};
 
@@ -224,11 +224,7 @@ fn check(
             connection: *connection,
             owner,
             sources: tracks.iter().map(|track| track.source).collect(),
-            begin: Begin {
-                run: owner.map_or(0, |(_, run)| run),
-                mono: MonoTime::from_nanos(*zero_ns),
-                wall: *wall,
-            },
+            begin: Begin { run: owner.map_or(0, |(_, run)| run), mono: MonoTime::from_nanos(*zero_ns), wall: *wall },
             lines,
         });
     }
@@ -378,14 +374,7 @@ fn labels(story: &Story) -> HashMap<ParticipantId, (String, String)> {
 
 // ── the manifest ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-fn describe(
-    job: &Job,
-    signer: &SigningKey,
-    story: Story,
-    items: &[Item],
-    offsets: &[i64],
-    copy: Copy,
-) -> Manifest {
+fn describe(job: &Job, signer: &SigningKey, story: Story, items: &[Item], offsets: &[i64], copy: Copy) -> Manifest {
     let labels = labels(&story);
     let previous = job.previous.as_ref().map(|previous| &previous.manifest);
     let mut participants = story.participants;
@@ -394,11 +383,11 @@ fn describe(
             Copy::Made(copy) => {
                 let label = labels.get(&person.id).map(|(_, label)| label);
                 let spoke = copy.iter().flat_map(|copy| &copy.voices).find(|voice| Some(&voice.label) == label);
-                spoke.map(|spoke| spoke.voice.clone())
+                spoke.map(|spoke| spoke.voice)
             }
             Copy::Kept => {
                 let mut before = previous.iter().flat_map(|manifest| &manifest.participants);
-                before.find(|before| before.id == person.id).and_then(|before| before.voice.clone())
+                before.find(|before| before.id == person.id).and_then(|before| before.voice)
             }
         };
     }
@@ -441,10 +430,11 @@ fn describe(
             quality: summarise(item.lines.iter().cloned()),
         });
     }
-    let begin = items.iter().zip(offsets).min_by_key(|(_, offset)| **offset).map(|(item, _)| Moment {
-        utc: item.begin.wall,
-        mono_ms: item.begin.mono.as_millis(),
-    });
+    let begin = items
+        .iter()
+        .zip(offsets)
+        .min_by_key(|(_, offset)| **offset)
+        .map(|(item, _)| Moment { utc: item.begin.wall, mono_ms: item.begin.mono.as_millis() });
     let session_copy = match copy {
         Copy::Made(copy) => copy.zip(begin).map(|(copy, begin)| SessionCopy {
             file: SESSION_COPY.to_owned(),

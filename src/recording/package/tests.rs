@@ -18,8 +18,10 @@ use crate::media::Source;
 use crate::recording::canonical::canonical;
 use crate::recording::chain::sha256_hex;
 use crate::recording::manifest::*;
+use crate::recording::quality::OriginalQuality;
 use crate::recording::sign::{PublicKey, SignatureError};
 use crate::recording::timestamp::tests::Local;
+use crate::recording::voice::VoiceReport;
 use crate::recording::webm::{self, SimpleBlock, Track, TrackKind};
 use crate::recording::{Difference, verify};
 use crate::room::{Entry, Event, Role, ledger};
@@ -105,6 +107,7 @@ fn write_original(folder: &Path, stem: &str, seed: u8, key: Option<&SessionKey>)
         clusters: CLUSTERS,
         chain_head: head,
         complete: true,
+        quality: OriginalQuality::default(),
     }
 }
 
@@ -208,7 +211,13 @@ impl Small {
                 admitted: Some(wall(1)),
                 consent_text_version: Some("2026-01".into()),
                 consented: Some(wall(1)),
-                voice: Some(VoiceFacts { speech_ms: 3_000, silence_ms: 1_000, clipped_ms: 0, level_cb: -2_300 }),
+                voice: Some(VoiceReport {
+                    recorded_ms: 4_000,
+                    speech_ms: 3_000,
+                    silence_ms: 1_000,
+                    level_dbfs: Some(-23),
+                    ..VoiceReport::default()
+                }),
             }],
             originals: originals.to_vec(),
             session_copy: Some(SessionCopy {
