@@ -114,6 +114,8 @@ pub struct Recording {
     pub longest_silence: Duration,
     /// Whether recordings are encrypted.
     pub encrypt: bool,
+    /// How often the heads of a room's originals are published; `None`: never.
+    pub publish_heads: Option<Duration>,
 }
 
 /// Section `rooms`.
@@ -512,7 +514,9 @@ impl<'a> Reader<'a> {
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
         let space = SpaceConfig { bytes_per_second: u64::try_from(rate?).ok()?, floor: floor? };
         let encrypt = self.read("recording.encrypt", "true or false", Some::<bool>)?;
-        Some(Recording { folders: folders?, threads: threads?, space, longest_silence, encrypt })
+        let heads = self.range("recording.publish_heads_seconds", 0, 3_600);
+        let publish_heads = Some(Duration::from_secs(u64::try_from(heads?).ok()?)).filter(|every| !every.is_zero());
+        Some(Recording { folders: folders?, threads: threads?, space, longest_silence, encrypt, publish_heads })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {

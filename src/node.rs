@@ -206,6 +206,8 @@ impl Node {
             longest_silence: config.recording.longest_silence,
             recording_keys: Arc::clone(&recording_keys),
             encrypt: config.recording.encrypt,
+            publish_heads: config.recording.publish_heads,
+            signing: Arc::clone(&signing),
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         control.take_recovered(recovered).await;
@@ -222,7 +224,8 @@ impl Node {
             clock,
         )
         .map_err(StartError::Sealer)?;
-        let evidence = Evidence::new(store.clone(), packages, recording_keys, signing, config.evidence(), clock);
+        let evidence =
+            Evidence::new(store.clone(), packages, recording_keys, signing, config.evidence(), sealer.sealing(), clock);
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();

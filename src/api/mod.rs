@@ -44,8 +44,8 @@ use self::limits::Limits;
 use self::oidc::Oidc;
 use crate::clock::Clock;
 pub use crate::control::Secret;
-use crate::control::{Control, Scope, Webhook};
-use crate::evidence::Evidence;
+use crate::control::{Control, HeadsWebhook, Scope, Webhook};
+use crate::evidence::{DestroyedWebhook, Evidence, SealedWebhook};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
 const JSON_LIMIT: usize = 64 << 10;
@@ -117,7 +117,7 @@ pub fn openapi() -> OpenApi {
             Errors are RFC 9457 problem documents; look at their `type`. Times are RFC 3339 in UTC. Every command \
             works with curl; the WebSocket only tells."
     ),
-    components(schemas(problem::Document, Webhook)),
+    components(schemas(problem::Document, Webhook, HeadsWebhook, SealedWebhook, DestroyedWebhook)),
     tags(
         (name = "booking", description = "For booking systems"),
         (name = "operator", description = "Running the meeting: with an operator's key, or as the room's operator"),

@@ -24,6 +24,7 @@ impl Config {
             exports: self.storage.data_dir.join("exports"),
             exports_kept: self.exports.kept,
             ffmpeg: self.exports.ffmpeg.clone(),
+            webhooks: self.webhooks.is_some(),
         }
     }
 }

@@ -33,7 +33,7 @@ fn every_wrong_value_is_named_with_key_value_and_what_is_allowed() {
         "a whole number from 0 to 1024",
         "media.announce = [\"0.0.0.0\"]",
         "recording.thread (",
-        "no such key; there are encrypt, folder, longest_silence_ms, reserve_bytes_per_second, reserve_floor_mb, threads",
+        "no such key; there are encrypt, folder, longest_silence_ms, publish_heads_seconds, reserve_bytes_per_second, reserve_floor_mb, threads",
         "recorder (",
         "no such section; there are exports, http, log, media, oidc, packages, recording, rooms, sealing, sms, storage, webhooks",
         "\"text\" or \"json\"",

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::heads::{self, Heads};
 use super::seam::{Media, Recording};
 use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
@@ -104,6 +105,8 @@ pub(super) struct Actor<M, R> {
     held_back: bool,
     /// Who typed wrong codes that the database did not take. No code is compared before it has.
     uncounted: Vec<ParticipantId>,
+    /// How far its originals are on disk.
+    heads: Heads,
     /// How far the wall clock was ahead of the monotonic one when it was looked at first, or was set last; milliseconds.
     wall_ahead: Option<i64>,
 }
@@ -128,6 +131,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             backlog: VecDeque::new(),
             held_back: false,
             uncounted: Vec::new(),
+            heads: Heads::default(),
             wall_ahead: None,
         }
     }
@@ -540,6 +544,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             Some(recording::Fact::PictureBack { connection, source }) => {
                 self.report(Command::PictureBack { connection, source }).await;
             }
+            Some(recording::Fact::Head { original, .. }) => self.heads.take(original),
             Some(recording::Fact::Lost { fault }) => self.lose_recording(fault, true).await,
             Some(
                 recording::Fact::Finished { connection, original } | recording::Fact::GivenUp { connection, original },
@@ -561,12 +566,34 @@ impl<M: Media, R: Recording> Actor<M, R> {
         }
     }
 
+    /// Has the heads of the originals leave this node. What does not leave now, leaves with the next ones.
+    async fn publish_heads(&mut self, now: Now) {
+        let Some(heads) = self.heads.publish(now, self.room.id(), &self.head) else { return };
+        let shared = Arc::clone(&self.shared);
+        let Some(message) = heads::webhook(now, &heads, &shared.settings.signing) else { return };
+        if !shared.settings.webhooks {
+            // The log is what leaves this node then.
+            tracing::info!(room = %self.room.id(), heads = %message.jws, "how far the recordings are on disk, signed");
+            return;
+        }
+        match tokio::time::timeout(STORE_WITHIN, shared.store.post(&[message.into()], now.wall)).await {
+            Ok(Ok(())) => shared.settings.posted.wake(),
+            Ok(Err(error)) => tracing::warn!(room = %self.room.id(), %error, "heads of recordings were not published"),
+            Err(_) => tracing::warn!(room = %self.room.id(), "heads of recordings were not published in time"),
+        }
+    }
+
     async fn keep_time(&mut self) {
         if self.stage.is_silent(self.shared.clock.mono(), self.shared.settings.longest_silence) {
             self.lose_recording(RecordingFault::Stalled, false).await;
         }
         self.stage.ask_again();
         let (now, deadline) = (self.now(), self.room.deadline());
+        if let Some(every) = self.shared.settings.publish_heads
+            && self.heads.is_due(now.mono, every)
+        {
+            self.publish_heads(now).await;
+        }
         if let Some(by_ms) = self.wall_clock_set(now) {
             self.report(Command::WallClockSet { by_ms }).await;
         }

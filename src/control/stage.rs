@@ -498,6 +498,7 @@ async fn keep_originals<M, R>(
             recording::Fact::Closed => return,
             recording::Fact::Ready
             | recording::Fact::Started { .. }
+            | recording::Fact::Head { .. }
             | recording::Fact::KeyframeWanted { .. }
             | recording::Fact::PictureMissing { .. }
             | recording::Fact::PictureBack { .. }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::access::reason;
 use super::files::blocking;
-use super::{Error, Evidence, Fault, access_of, detail};
+use super::{Error, Evidence, Fault, access_of, detail, webhooks};
 use crate::audit::Action;
 use crate::id::RoomId;
 use crate::recording::package::package_name;
@@ -67,7 +67,8 @@ impl Evidence {
         let note = self.0.signing.sign(NOTE_TYPE, &payload).map_err(|error| unsigned(&error))?;
         let access =
             access_of(caller, Action::Destroyed, Some(room), &reason, detail([("note", note.as_str().into())]));
-        match self.0.store.destroy_package(&access, room, &note, &[], now).await? {
+        let message = self.0.settings.webhooks.then(|| webhooks::destroyed(room, &note, now)).flatten();
+        match self.0.store.destroy_package(&access, room, &note, message.as_slice(), now).await? {
             Destruction::Done => {}
             Destruction::Gone => return Err(Error::Destroyed),
             Destruction::Held => return Err(Error::Held),

@@ -20,6 +20,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 mod views;
+mod webhooks;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,11 +32,12 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use self::destroy::NOTE_TYPE;
 pub use self::files::{ByteRange, Content, Part, Pieces};
-pub use self::sealer::{SealedData, SealedWebhook, Sealer, SealerSettings, TimestampSettings};
+pub use self::sealer::{Sealer, SealerSettings, Sealing, TimestampSettings};
 pub use self::views::{
     ExportFormat, HoldView, JobView, OpenedAccess, OriginalView, RecordedState, RecordingPage, RecordingParticipant,
     RecordingView, SigningJwk,
 };
+pub use self::webhooks::{DestroyedData, DestroyedWebhook, SealedData, SealedWebhook};
 use crate::audit::{Access, Action};
 use crate::clock::Clock;
 use crate::id::RoomId;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub exports_kept: SignedDuration,
     /// The program that composes exports.
     pub ffmpeg: PathBuf,
+    /// Whether the booking system is told.
+    pub webhooks: bool,
 }
 
 /// The service. Clones speak to the same one.
@@ -76,6 +80,7 @@ struct Inner {
     readers: Arc<Semaphore>,
     /// Woken when a job was queued.
     queued: Notify,
+    sealing: Sealing,
 }
 
 /// Why something was not done, by who is at fault.
@@ -169,17 +174,29 @@ impl From<store::Error> for Error {
 }
 
 impl Evidence {
-    /// The service over what is kept. `keys` opens the rooms' keys, `signing` signs notes of destruction.
+    /// The service over what is kept. `keys` opens the rooms' keys, `signing` signs notes of destruction, `sealing` tells
+    /// how far the sealer is.
     pub fn new(
         store: Store,
         objects: Objects,
         keys: Arc<dyn KeyEncryption>,
         signing: Arc<SigningKey>,
         settings: Settings,
+        sealing: Sealing,
         clock: Clock,
     ) -> Self {
         let readers = Arc::new(Semaphore::new(READERS));
-        Self(Arc::new(Inner { store, objects, keys, signing, settings, clock, readers, queued: Notify::new() }))
+        Self(Arc::new(Inner {
+            store,
+            objects,
+            keys,
+            signing,
+            settings,
+            clock,
+            readers,
+            queued: Notify::new(),
+            sealing,
+        }))
     }
 
     /// The public key for JOSE libraries: what checks signatures of packages and notes.

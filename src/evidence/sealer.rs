@@ -10,19 +10,17 @@ mod story;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
 use dashmap::DashMap;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use tokio::sync::oneshot;
-use utoipa::ToSchema;
 
 use self::build::{BuildError, Built, Job, Previous, between, build, make_folder, tree_bytes};
+use super::webhooks;
 use crate::clock::Clock;
-use crate::id::{MessageId, RoomId};
+use crate::id::RoomId;
 use crate::notify::Waker;
 use crate::objects::{ObjectError, Objects};
 use crate::recording::folder_of;
@@ -34,7 +32,7 @@ use crate::recording::recover::{RecoverError, recover_room};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
 use crate::room::Event;
-use crate::store::{self, MessageKind, NewMessage, RecordingKey, SealedPackage, Store};
+use crate::store::{self, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};
 
 /// How often is looked whether a room waits. Shorter asks the database more often for nothing; longer lets a recording
@@ -51,8 +49,6 @@ const LONGEST_RETRY: SignedDuration = SignedDuration::from_hours(1);
 /// How long after a meeting's end its originals may take to be closed. Then nobody writes them any more, and they are
 /// cut to what is whole.
 const CLOSED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
-/// Until then a package's own webhook is tried.
-const TRIED_FOR: SignedDuration = SignedDuration::from_hours(72);
 /// Least priority of a thread (setpriority(2)).
 const NICE: i32 = 19;
 
@@ -97,9 +93,22 @@ struct Inner {
     http: reqwest::Client,
     posted: Waker,
     clock: Clock,
-    /// What is being sealed, and how much of it is done, in thousandths.
-    progress: DashMap<RoomId, u64>,
-    stopping: AtomicBool,
+    sealing: Sealing,
+}
+
+/// What is being sealed, and how much of it is done, in thousandths. Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct Sealing(Arc<DashMap<RoomId, u16>>);
+
+impl Sealing {
+    /// How much of a room's sealing is done, percent; `None`: it is not being sealed.
+    pub fn percent(&self, room: RoomId) -> Option<f64> {
+        self.0.get(&room).map(|done| f64::from(*done) / 10.0)
+    }
+
+    fn tell(&self, room: RoomId, thousandths: u64) {
+        self.0.insert(room, u16::try_from(thousandths.min(WHOLE)).unwrap_or(0));
+    }
 }
 
 /// Why a room was not sealed.
@@ -148,13 +157,13 @@ impl Sealer {
         clock: Clock,
     ) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-        let (progress, stopping) = (DashMap::new(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { store, objects, keys, signer, settings, http, posted, clock, progress, stopping })))
+        let sealing = Sealing::default();
+        Ok(Self(Arc::new(Inner { store, objects, keys, signer, settings, http, posted, clock, sealing })))
     }
 
-    /// How much of a room's sealing is done, in thousandths; `None`: it is not being sealed.
-    pub fn progress(&self, room: RoomId) -> Option<u64> {
-        self.0.progress.get(&room).map(|progress| *progress)
+    /// Tells how far it is.
+    pub fn sealing(&self) -> Sealing {
+        self.0.sealing.clone()
     }
 
     /// Seals rooms until `stop` comes. What is under way then is taken up at the next start.
@@ -178,7 +187,8 @@ impl Sealer {
         };
         tokio::select! {
             () = work => {}
-            () = stop => self.0.stopping.store(true, Ordering::Release),
+            // The thread finds nobody who listens, and ends.
+            () = stop => {}
         }
     }
 }
@@ -216,13 +226,13 @@ impl Inner {
                 return;
             }
         }
-        self.progress.insert(room, 0);
+        self.sealing.tell(room, 0);
         let begun = self.clock.mono();
         let done = tokio::select! {
             done = self.make(room) => done,
             error = self.keep_claim(room) => Err(error.into()),
         };
-        self.progress.remove(&room);
+        self.sealing.0.remove(&room);
         match done {
             Ok(sealed) => {
                 let took = self.clock.mono().since(begun);
@@ -312,8 +322,8 @@ impl Inner {
             key_id: built.manifest.key_id.clone(),
             ledger_lines: built.manifest.ledger.lines,
         };
-        let messages = if self.settings.webhooks { self.webhook(room, &sealed) } else { None };
-        if !self.store.package_sealed(room, &sealed, messages.as_slice(), self.now()).await? {
+        let message = self.settings.webhooks.then(|| webhooks::sealed(room, &sealed, self.now())).flatten();
+        if !self.store.package_sealed(room, &sealed, message.as_slice(), self.now()).await? {
             return Err(Fault::NoRoom);
         }
         self.posted.wake();
@@ -376,7 +386,7 @@ impl Inner {
                 built = &mut built => return Ok(built.map_err(|_| Fault::BrokenOff)??),
                 changed = told.changed() => {
                     if changed.is_ok() {
-                        self.progress.insert(room, *told.borrow_and_update());
+                        self.sealing.tell(room, *told.borrow_and_update());
                     } else {
                         return Ok(built.await.map_err(|_| Fault::BrokenOff)??);
                     }
@@ -399,7 +409,7 @@ impl Inner {
         for path in paths(built) {
             let mut on = |bytes| {
                 stored += bytes;
-                self.progress.insert(room, between(BUILT, STORED, stored, total));
+                self.sealing.tell(room, between(BUILT, STORED, stored, total));
             };
             self.objects.put_file(&format!("{prefix}/{path}"), &built.folder.join(&path), &mut on).await?;
         }
@@ -413,7 +423,7 @@ impl Inner {
         for path in paths(built) {
             let mut on = |bytes| {
                 read += bytes;
-                self.progress.insert(room, between(STORED, WHOLE, read, total));
+                self.sealing.tell(room, between(STORED, WHOLE, read, total));
             };
             let stored = self.objects.digest(&format!("{prefix}/{path}"), &mut on).await?;
             let said = match built.manifest.file(&path) {
@@ -426,63 +436,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn webhook(&self, room: RoomId, sealed: &SealedPackage) -> Option<NewMessage> {
-        let now = self.now();
-        let body = SealedWebhook {
-            kind: "recording.sealed",
-            timestamp: now,
-            data: SealedData {
-                room_id: room,
-                revision: sealed.revision,
-                bytes: sealed.bytes,
-                manifest_sha256: sealed.manifest_sha256.clone(),
-                key_id: sealed.key_id.clone(),
-            },
-        };
-        Some(NewMessage {
-            id: MessageId::new(now),
-            kind: MessageKind::Webhook,
-            room,
-            participant: None,
-            subject: "recording.sealed".to_owned(),
-            body: serde_json::to_vec(&body).ok()?,
-            give_up: later(now, TRIED_FOR),
-        })
-    }
-}
-
-/// The webhook that tells that a room's recordings are sealed.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct SealedWebhook {
-    /// `recording.sealed`.
-    #[serde(rename = "type")]
-    #[schema(example = "recording.sealed")]
-    pub kind: &'static str,
-    /// When it was sealed, RFC 3339.
-    #[schema(example = "2026-01-13T09:31:02Z")]
-    pub timestamp: Timestamp,
-    /// What there is to know of it.
-    pub data: SealedData,
-}
-
-/// What there is to know of a sealed package. No personal data.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct SealedData {
-    /// The room.
-    pub room_id: RoomId,
-    /// How often it was sealed: a package is sealed anew when something was added to the room.
-    #[schema(example = 1)]
-    pub revision: u64,
-    /// The package's size, bytes.
-    #[schema(example = 41_943_040)]
-    pub bytes: u64,
-    /// SHA-256 of the manifest, hex: kept elsewhere, it proves which package is the one.
-    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
-    pub manifest_sha256: String,
-    /// Thumbprint (RFC 7638) of the key that signed it.
-    #[schema(example = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k")]
-    pub key_id: String,
 }
 
 /// The files of a package, the manifest and what signs it last.

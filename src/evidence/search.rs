@@ -47,7 +47,11 @@ impl Evidence {
         let found: Vec<_> = rows.iter().map(|row| row.room.id.to_string()).collect();
         let noted = detail([("asked_by", asked_by.into()), ("found", found.into())]);
         self.0.store.note_access(&access_of(caller, Action::Searched, None, &why, noted), self.now()).await?;
-        Ok(RecordingPage { recordings: rows.into_iter().map(RecordingView::from).collect(), next_cursor })
+        let recordings = rows.into_iter().map(|row| RecordingView {
+            sealing_percent: self.0.sealing.percent(row.room.id),
+            ..RecordingView::from(row)
+        });
+        Ok(RecordingPage { recordings: recordings.collect(), next_cursor })
     }
 }
 

@@ -65,10 +65,11 @@ impl World {
             exports: at("exports"),
             exports_kept: SignedDuration::from_hours(1),
             ffmpeg: ffmpeg.into(),
+            webhooks: true,
         };
         let (keys, signing) = (Arc::clone(&kek), Arc::new(SigningKey::generate().unwrap()));
         let objects = Objects::in_folder(&at("packages")).unwrap();
-        let evidence = Evidence::new(store, objects, keys, signing, settings, Clock::new());
+        let evidence = Evidence::new(store, objects, keys, signing, settings, Sealing::default(), Clock::new());
         Self { folder, evidence, kek }
     }
 

@@ -55,6 +55,9 @@ pub struct RecordingView {
     pub participants: Vec<RecordingParticipant>,
     /// Where its recordings stand.
     pub state: RecordedState,
+    /// While they are being sealed: how much of that is done, percent.
+    #[schema(example = 41.5, minimum = 0, maximum = 100)]
+    pub sealing_percent: Option<f64>,
     /// When the recording began, RFC 3339; `null` while the meeting goes on.
     #[schema(example = "2026-01-13T09:01:40Z")]
     pub begun: Option<Timestamp>,
@@ -275,6 +278,7 @@ impl From<RecordingRow> for RecordingView {
             outcome: room.outcome,
             participants: people.collect(),
             state,
+            sealing_percent: None,
             begun: known(|package| Some(package.begun)),
             ended: known(|package| Some(package.ended)),
             sealed: known(|package| package.sealed),

@@ -130,6 +130,9 @@ impl Connection {
                 && original.write(waiting, desk)?
             {
                 tell_started(self.id, &original.sources(), &mut self.told, facts);
+                if let Some(original) = original.head_to_tell(now.mono) {
+                    facts.push_back(Fact::Head { connection: self.id, original });
+                }
             }
         }
         Ok(())

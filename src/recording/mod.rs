@@ -168,6 +168,13 @@ pub enum Fact {
         /// What is in it.
         original: Original,
     },
+    /// How far an original that grows is on disk for sure, every few seconds.
+    Head {
+        /// Which connection.
+        connection: ConnectionId,
+        /// What is in it so far.
+        original: Original,
+    },
     /// An original is whole and closed.
     Finished {
         /// Which connection.

@@ -17,6 +17,7 @@ use crate::control::{
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::notify::Waker;
+use crate::recording::sign::SigningKey;
 use crate::recording::{self, Need, NoSpace, Original};
 use crate::room::{Command, Profile, Role};
 use crate::rtp::{Tap, TapReader};
@@ -342,6 +343,8 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         longest_silence: Duration::from_secs(2),
         recording_keys: Arc::new(KekFile::open(&folder.path().join("recordings.key")).unwrap()),
         encrypt: true,
+        publish_heads: Some(Duration::from_mins(1)),
+        signing: Arc::new(SigningKey::generate().unwrap()),
     };
     let control = Control::start(store.clone(), worker.clone(), disk.clone(), settings, clock).await.unwrap();
     (store, control, worker, disk)

@@ -158,8 +158,13 @@ impl Day {
             let told = |webhook: &Webhook| (webhook.kind(), webhook.data()["ledger"]["seq"].as_u64().unwrap());
             let of_recording = |webhook: &Webhook| webhook.kind().starts_with("recording.");
             let was_recorded = ledger.iter().any(|line| line["event"]["type"] == "recording_started");
-            let expected = story.len() + usize::from(was_recorded);
-            while self.receiver.of_room(room).len() < expected && Instant::now() < deadline {
+            let all_there = || {
+                let (recording, webhooks): (Vec<_>, Vec<_>) =
+                    self.receiver.of_room(room).into_iter().partition(of_recording);
+                let sealed = recording.iter().any(|webhook| webhook.kind() == "recording.sealed");
+                webhooks.len() >= story.len() && sealed == was_recorded
+            };
+            while !all_there() && Instant::now() < deadline {
                 pass(GLANCE).await;
             }
             let (recording, webhooks): (Vec<_>, Vec<_>) =
@@ -229,7 +234,8 @@ impl Day {
     pub(super) async fn every_recording_verifies(&self) {
         let data = self.server().await.data().to_owned();
         let mut verified = 0;
-        for room in self.rooms.lock().unwrap().clone() {
+        let rooms = self.rooms.lock().unwrap().clone();
+        for room in rooms {
             let ledger = self.ledger(&room).await;
             if !ledger.iter().any(|line| line["event"]["type"] == "recording_started") {
                 continue;
