@@ -50,7 +50,7 @@ pub struct OriginalHead {
     /// Number of clusters.
     #[schema(example = 58)]
     pub clusters: u64,
-    /// Length of the WebM, bytes.
+    /// Length of the WebM, number of bytes.
     #[schema(example = 4_812_331)]
     pub bytes: u64,
     /// SHA-256 of the last line of its chain, hex: binds that cluster and every one before it.

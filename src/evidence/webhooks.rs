@@ -29,10 +29,10 @@ pub struct SealedWebhook {
 pub struct SealedData {
     /// The room.
     pub room_id: RoomId,
-    /// How often it was sealed: a package is sealed anew when something was added to the room.
+    /// Number of times it was sealed: a package is sealed anew when something was added to the room.
     #[schema(example = 1)]
     pub revision: u64,
-    /// The package's size, bytes.
+    /// The package's size, number of bytes.
     #[schema(example = 41_943_040)]
     pub bytes: u64,
     /// SHA-256 of the manifest, hex: kept elsewhere, it proves which package is the one.
