@@ -23,6 +23,7 @@ pub struct RecordingPage {
 
 /// A recorded room.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = RecordedRoom)]
 pub struct RecordingView {
     /// The room.
     pub room: RoomId,
@@ -55,7 +56,7 @@ pub struct RecordingView {
     pub participants: Vec<RecordingParticipant>,
     /// Where its recordings stand.
     pub state: RecordedState,
-    /// While they are being sealed: how much of that is done, percent.
+    /// How much of the sealing is done, percent; `null` unless they are being sealed.
     #[schema(example = 41.5, minimum = 0, maximum = 100)]
     pub sealing_percent: Option<f64>,
     /// When the recording began, RFC 3339; `null` while the meeting goes on.
@@ -222,7 +223,7 @@ pub struct JobView {
     pub room: RoomId,
     /// Where it stands.
     pub state: JobState,
-    /// How far it is, a number of hundredths.
+    /// How far it is, percent.
     #[schema(example = 41.7, minimum = 0, maximum = 100)]
     pub progress_percent: f64,
     /// What came out; `null` until it is done. Of a check: `verified`, and if that is false, `fault`: the file, cluster or

@@ -27,7 +27,7 @@ def key(scope):
 def room(scope, state, body=None):
     def scene(world):
         found = getattr(world, state)()
-        return Scene({"room": found.id}, found.revision(), world.keys[scope], body and body(world, found))
+        return Scene({"room": found.id}, found.revision(), world.keys[scope], body=body and body(world, found))
 
     return scene
 
@@ -36,7 +36,7 @@ def person(scope, state, role, body=None):
     def scene(world):
         found = getattr(world, state)()
         path = {"room": found.id, "participant": found.people[role]["id"]}
-        return Scene(path, found.revision(), world.keys[scope], body and body(world, found))
+        return Scene(path, found.revision(), world.keys[scope], body=body and body(world, found))
 
     return scene
 

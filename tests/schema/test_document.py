@@ -24,12 +24,16 @@ from world import World, offer  # noqa: E402
 #: Statuses that no request of this test can bring about, and where else they are seen.
 ELSEWHERE = {
     ("follow", "101"): "a WebSocket; tests/integration follows sessions",
+    ("create_room", "507"): "needs a full disk; tests/integration/disks.rs fills one",
+    ("open", "507"): "needs a full disk; tests/integration/disks.rs fills one",
     ("attest", "204"): "needs a device that sends; tests/integration/day.rs attests",
 }
 #: All requests come from one address, and many of them are wrong on purpose.
 NO_LIMITS = {
     f"HTTP__{limit}": "1000000" for limit in ("JOIN_PER_MINUTE", "JOIN_BURST", "WRONG_TOKENS_PER_MINUTE")
 }
+#: Hundreds of meetings are opened at the same time, which no disk has space for.
+NO_SPACE = {"RECORDING__RESERVE_BYTES_PER_SECOND": "1000", "RECORDING__RESERVE_FLOOR_MB": "0"}
 #: Longer than any body that is read.
 TOO_LARGE = 200_000
 
@@ -42,7 +46,7 @@ class Document(unittest.TestCase):
         receiver = Receiver()
         cls.addClassCleanup(receiver.server_close)
         cls.addClassCleanup(receiver.shutdown)
-        cls.server = Server(WEBHOOKS__URL=receiver.url, WEBHOOKS__SECRETS=SECRET, **NO_LIMITS)
+        cls.server = Server(WEBHOOKS__URL=receiver.url, WEBHOOKS__SECRETS=SECRET, **NO_LIMITS, **NO_SPACE)
         cls.addClassCleanup(cls.server.stop)
         asyncio.run(cls.server.ready())
         cls.world = World(cls.server.url, cls.server.keys, cls.server.data.name)
