@@ -13,8 +13,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::id::RoomId;
 
@@ -65,7 +66,7 @@ pub enum Action {
 #[serde(deny_unknown_fields)]
 #[schema(as = AccessLine)]
 pub struct Line {
-    /// Position in the node's audit, from 1, without gaps.
+    /// Number of the line in the node's audit, from 1, without gaps.
     #[schema(example = 42)]
     pub seq: u64,
     /// When, RFC 3339.
@@ -82,7 +83,7 @@ pub struct Line {
     #[schema(example = "Reclamo 2026/17")]
     pub reason: String,
     /// What else belongs to the action: which file, which access.
-    #[schema(value_type = Object, example = json!({"file": "delegato-1.webm"}))]
+    #[schema(schema_with = detail_schema)]
     pub detail: Map<String, Value>,
     /// Hash of the audit's line before, hex; zeros in the first.
     #[schema(example = "0000000000000000000000000000000000000000000000000000000000000000")]
@@ -223,6 +224,13 @@ pub fn verify_room_text(text: &str) -> Result<Head, ChainError> {
     verify_room(&lines.collect::<Result<Vec<_>, _>>()?)
 }
 
+/// `utoipa` loses the attribute `example` on objects of any form.
+fn detail_schema() -> Object {
+    let description = "What else belongs to the action: which file, which access, which bytes.";
+    let example = json!({"access": "0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11", "file": "originals/delegato-1.webm"});
+    ObjectBuilder::new().schema_type(Type::Object).description(Some(description)).examples([example]).build()
+}
+
 fn read_line(number: u64, text: &str) -> Result<Line, ChainError> {
     let unreadable = |reason: String| ChainError::Unreadable { number, reason };
     let line: Line = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
@@ -259,8 +267,6 @@ fn hash_of(line: &Line) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn at(second: i64) -> Timestamp {

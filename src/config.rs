@@ -14,18 +14,21 @@ use figment::providers::{Env, Format, Toml};
 use figment::value::Value;
 use figment::{Figment, Metadata};
 use reqwest::Url;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{limits, oidc};
 use crate::calendar::Calendar;
 use crate::notify::{SmsConfig, WebhookConfig};
-use crate::recording::RecorderConfig;
+use crate::recording::{RecorderConfig, SpaceConfig};
 use crate::room::Profile;
 use crate::sfu::SfuConfig;
 
+mod exports;
 mod messages;
 mod packages;
 
+pub use self::exports::Exports;
 pub use self::packages::{Packages, Sealing};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -53,6 +56,8 @@ pub struct Config {
     pub packages: Packages,
     /// How they are sealed.
     pub sealing: Sealing,
+    /// What is made of them for browsers and for preservation.
+    pub exports: Exports,
     /// Rules that all rooms share.
     pub rooms: Rooms,
     /// Section `webhooks`; `None`: there are none.
@@ -99,14 +104,18 @@ pub struct Storage {
 /// Section `recording`.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// Folder of the recordings, if it is not in `storage.data_dir`.
-    pub folder: Option<PathBuf>,
-    /// Recorder threads.
+    /// Folders of the recordings; none: one in `storage.data_dir`.
+    pub folders: Vec<PathBuf>,
+    /// Recorder threads per folder.
     pub threads: usize,
+    /// What is reserved for rooms.
+    pub space: SpaceConfig,
     /// How long the recorder may be silent while media goes on.
     pub longest_silence: Duration,
     /// Whether recordings are encrypted.
     pub encrypt: bool,
+    /// How often the heads of a room's originals are published; `None`: never.
+    pub publish_heads: Option<Duration>,
 }
 
 /// Section `rooms`.
@@ -246,8 +255,14 @@ impl Config {
 
     /// What the recorder needs to know.
     pub fn recorder(&self) -> RecorderConfig {
-        let folder = self.recording.folder.clone().unwrap_or_else(|| self.storage.data_dir.join("recordings"));
-        RecorderConfig { folder, threads: self.recording.threads }
+        let Recording { threads, space, .. } = self.recording;
+        RecorderConfig { folders: self.recordings(), threads, space }
+    }
+
+    /// The folders of recordings.
+    pub fn recordings(&self) -> Vec<PathBuf> {
+        let folders = &self.recording.folders;
+        if folders.is_empty() { vec![self.storage.data_dir.join("recordings")] } else { folders.clone() }
     }
 
     /// Where the database is: a path, or a URL.
@@ -348,11 +363,12 @@ impl<'a> Reader<'a> {
         let recording = self.recording();
         let packages = self.packages();
         let sealing = self.sealing();
+        let exports = self.exports();
         let rooms = self.rooms();
         let webhooks = self.webhooks();
         let sms = self.sms();
         let log = self.log();
-        match (http, media, storage, recording, packages, sealing, rooms, webhooks, sms, log) {
+        match (http, media, storage, recording, packages, sealing, exports, rooms, webhooks, sms, log) {
             (
                 Some(http),
                 Some(media),
@@ -360,13 +376,25 @@ impl<'a> Reader<'a> {
                 Some(recording),
                 Some(packages),
                 Some(sealing),
+                Some(exports),
                 Some(rooms),
                 Some(webhooks),
                 Some(sms),
                 Some(log),
-            ) if self.problems.is_empty() => {
-                Ok(Config { http, oidc, media, storage, recording, packages, sealing, rooms, webhooks, sms, log })
-            }
+            ) if self.problems.is_empty() => Ok(Config {
+                http,
+                oidc,
+                media,
+                storage,
+                recording,
+                packages,
+                sealing,
+                exports,
+                rooms,
+                webhooks,
+                sms,
+                log,
+            }),
             _ => Err(Problems(self.problems)),
         }
     }
@@ -468,12 +496,27 @@ impl<'a> Reader<'a> {
     }
 
     fn recording(&mut self) -> Option<Recording> {
-        let folder = self.read("recording.folder", "empty, or a folder", Some::<String>);
+        let folders =
+            self.read("recording.folder", "empty, a folder, or a list of different folders", |given: Folders| {
+                let folders = given.list();
+                let twice = folders
+                    .iter()
+                    .enumerate()
+                    .any(|(n, folder)| folders.iter().skip(n + 1).any(|other| other == folder));
+                (!twice && folders.iter().all(|folder| !folder.as_os_str().is_empty())).then_some(folders)
+            });
         let threads = self.range("recording.threads", 1, 64);
+        let rate = self.range("recording.reserve_bytes_per_second", 1_000, 100_000_000);
+        let floor = self.read("recording.reserve_floor_mb", "a whole number from 0 to 1000000000", |mb: u64| {
+            (mb <= 1_000_000_000).then_some(mb * 1_000_000)
+        });
         let silence = self.range("recording.longest_silence_ms", 500, 10_000);
         let longest_silence = Duration::from_millis(u64::try_from(silence?).ok()?);
+        let space = SpaceConfig { bytes_per_second: u64::try_from(rate?).ok()?, floor: floor? };
         let encrypt = self.read("recording.encrypt", "true or false", Some::<bool>)?;
-        Some(Recording { folder: given(folder?).map(PathBuf::from), threads: threads?, longest_silence, encrypt })
+        let heads = self.range("recording.publish_heads_seconds", 0, 3_600);
+        let publish_heads = Some(Duration::from_secs(u64::try_from(heads?).ok()?)).filter(|every| !every.is_zero());
+        Some(Recording { folders: folders?, threads: threads?, space, longest_silence, encrypt, publish_heads })
     }
 
     fn rooms(&mut self) -> Option<Rooms> {
@@ -562,6 +605,23 @@ impl<'a> Reader<'a> {
 
     fn origin(&self, key: &str) -> String {
         self.figment.find_metadata(key).map_or_else(|| "nowhere".into(), |meta| origin_of(meta, key))
+    }
+}
+
+/// One folder, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Folders {
+    One(String),
+    Several(Vec<PathBuf>),
+}
+
+impl Folders {
+    fn list(self) -> Vec<PathBuf> {
+        match self {
+            Self::One(folder) => given(folder).map(PathBuf::from).into_iter().collect(),
+            Self::Several(folders) => folders,
+        }
     }
 }
 

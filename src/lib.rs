@@ -28,12 +28,13 @@
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`rtp`] | packets and the tap; headers, SRTP, RTCP, repairs, reports, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
-//! | [`recording`] | the recorder's threads, WebM, the chain, `verify` | `audit`, `rtp`, `vault` |
+//! | [`recording`] | the recorder's threads, WebM, chains, recovery, the session copy, sealed packages; `verify` (whoever asks brings the check of the ledger's lines) | `audit`, `rtp`, `vault` |
 //! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |
 //! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
-//! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, types of `room` |
+//! | [`evidence`] | compliance: accesses and their audit, reading, holding, destroying, long work | `audit`, `objects`, `recording`, `room`, `store`, `vault` |
+//! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, `evidence`, types of `room` and `audit` |
 //! | [`web`] | the embedded pages, and the demo's booking system | `api`'s problems |
 //! | [`config`] | `config/default.toml`, a file, the environment → each part's own settings | the parts' settings |
 //! | [`telemetry`] | log and metrics | `config` |
@@ -49,6 +50,7 @@ pub mod calendar;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod evidence;
 pub mod id;
 pub mod keys;
 pub mod media;

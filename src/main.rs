@@ -14,8 +14,10 @@ use sportello::node::{Node, StartError, local_addresses};
 use sportello::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::recordings::{ExportArguments, VerifyArguments};
+use self::recordings::{ExportArguments, RepairArguments, VerifyArguments};
 
+#[path = "main/places.rs"]
+mod places;
 #[path = "main/progress.rs"]
 mod progress;
 #[path = "main/recordings.rs"]
@@ -78,6 +80,11 @@ enum Command {
     /// The session's key is in the node's database, encrypted under the key-encryption key. A plain package still
     /// verifies: its manifest knows what its files hold.
     Export(ExportArguments),
+    /// Cut originals that a crash left open to their last whole cluster, as a node does when it starts
+    ///
+    /// What is cut off is kept beside them, and no key is needed. Only while no node writes there. Done twice, it changes
+    /// nothing more.
+    Repair(RepairArguments),
     /// Make, list and revoke API keys, also while the server runs
     ///
     /// The keys are in the configured database. A new key opens, and a revoked one is refused, from the next request on.
@@ -152,6 +159,7 @@ fn main() -> ExitCode {
         Command::Demo { listen, data_dir, expose } => demo(listen, &data_dir, expose),
         Command::Verify(arguments) => recordings::verify(&arguments),
         Command::Export(arguments) => recordings::export(&arguments),
+        Command::Repair(arguments) => recordings::repair(&arguments),
         Command::Keys(command) => run_keys(&command),
         Command::Config(ConfigCommand::Check { config }) => check_config(&Sources::new(config.as_deref())),
         Command::Config(ConfigCommand::Show { config }) => show_config(&Sources::new(config.as_deref())),

@@ -19,12 +19,17 @@ use crate::api::oidc::{NoClient, Oidc};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::control::{self, CodeKey, Control, Scope, Secret, TextMessages};
+use crate::evidence::{Evidence, Sealer};
 use crate::notify::{self, Notifier, SmsOutcome};
+use crate::objects;
 use crate::recording::Recorder;
+use crate::recording::recover::{self, RecoveredOriginal};
+use crate::recording::sign::{KeyFileError, SigningKey};
+use crate::recording::timestamp::TimestampError;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
-use crate::vault::{KekFile, KekFileError};
+use crate::vault::{KekFile, KekFileError, KeyEncryption};
 use crate::web::demo::{Demo, DemoMessage, NotBooked};
 use crate::{api, web};
 
@@ -46,6 +51,8 @@ pub struct Node {
     address: SocketAddr,
     routes: Router,
     control: Control,
+    evidence: Evidence,
+    sealer: Sealer,
     store: Store,
     notifier: Notifier<Store>,
     /// How text messages ended.
@@ -94,6 +101,18 @@ pub enum StartError {
     /// The keys of recordings.
     #[error("{0}")]
     RecordingKeys(#[from] KekFileError),
+    /// The key that signs.
+    #[error("{0}")]
+    SigningKey(#[from] KeyFileError),
+    /// The sealer.
+    #[error("cannot start the sealer: {0}")]
+    Sealer(reqwest::Error),
+    /// The authorities whose timestamps are believed. The configuration's fault.
+    #[error("sealing.timestamp_ca: {0}")]
+    Authority(#[from] TimestampError),
+    /// The place of the packages.
+    #[error("{0}")]
+    Packages(#[from] objects::OpenError),
     /// The keys of sealed values.
     #[error("{0}")]
     Seal(#[from] SealError),
@@ -142,7 +161,8 @@ impl Node {
         let code_key = secrets.join("code.key");
         let code_key = CodeKey::open(&code_key).map_err(|source| StartError::Folder { path: code_key, source })?;
 
-        let recording_keys = KekFile::open(&secrets.join("recordings.key"))?;
+        let recording_keys: Arc<dyn KeyEncryption> = Arc::new(KekFile::open(&secrets.join("recordings.key"))?);
+        let signing = Arc::new(SigningKey::open(&secrets.join("signing.key"))?);
 
         // The HTTP port first: a second node on the same data would stop here, before it touches them.
         let address = config.http.listen;
@@ -154,6 +174,8 @@ impl Node {
             return Err(StartError::OtherKey(secrets.join("code.key")));
         }
         let sfu = Sfu::start(&config.sfu(), clock)?;
+        // Before anything is written there.
+        let recovered = recover_recordings(config.recordings()).await;
         let recorder = Recorder::start(config.recorder(), clock).map_err(StartError::Recorder)?;
         let text_messages = code_key.seal(Purpose::TextMessage)?;
         let (outcomes, text_outcomes) = mpsc::channel(TEXT_OUTCOMES);
@@ -182,11 +204,28 @@ impl Node {
             posted: notifier.waker(),
             code_key,
             longest_silence: config.recording.longest_silence,
-            recording_keys: Arc::new(recording_keys),
+            recording_keys: Arc::clone(&recording_keys),
             encrypt: config.recording.encrypt,
+            publish_heads: config.recording.publish_heads,
+            signing: Arc::clone(&signing),
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
+        control.take_recovered(recovered).await;
         let new_keys = control.ensure_keys().await.map_err(StartError::Keys)?;
+
+        let packages = config.open_packages()?;
+        let sealer = Sealer::new(
+            store.clone(),
+            packages.clone(),
+            Arc::clone(&recording_keys),
+            Arc::clone(&signing),
+            config.sealer()?,
+            notifier.waker(),
+            clock,
+        )
+        .map_err(StartError::Sealer)?;
+        let evidence =
+            Evidence::new(store.clone(), packages, recording_keys, signing, config.evidence(), sealer.sealing(), clock);
 
         let (stopping, is_stopping) = watch::channel(false);
         let rendered = metrics.clone();
@@ -197,13 +236,15 @@ impl Node {
         }
         let limits = Limits::new(&config.http.limits, clock);
         let render = move || rendered.render();
-        let api = api::Api::new(control.clone(), clock, oidc, limits.clone(), render, is_stopping);
+        let api = api::Api::new(control.clone(), evidence.clone(), clock, oidc, limits.clone(), render, is_stopping);
         let routes = api::routes(api).merge(web::routes());
         Ok(Self {
             listener,
             address,
             routes,
             control,
+            evidence,
+            sealer,
             store,
             notifier,
             text_outcomes,
@@ -272,14 +313,37 @@ impl Node {
     /// The listener broke.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self {
-            listener, routes, control, store, notifier, text_outcomes, metrics, limits, stopping, clock, ..
+            listener,
+            routes,
+            control,
+            evidence,
+            sealer,
+            store,
+            notifier,
+            text_outcomes,
+            metrics,
+            limits,
+            stopping,
+            clock,
+            ..
         } = self;
         let upkeep = [
             tokio::spawn(metrics.upkeep()),
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
             tokio::spawn(tidy(control.clone(), store, clock)),
+            tokio::spawn(evidence.clone().upkeep()),
+            tokio::spawn(evidence.work()),
         ];
+        let (last_package, no_more_packages) = oneshot::channel::<()>();
+        let sealer = tokio::spawn(async move {
+            sealer
+                .run(async {
+                    // Dropped or used, it means the same.
+                    let _stopped = no_more_packages.await;
+                })
+                .await;
+        });
         let (last_message, no_more_messages) = oneshot::channel::<()>();
         let notifier = tokio::spawn(notifier.run(async {
             // Dropped or used, it means the same.
@@ -306,6 +370,11 @@ impl Node {
         if tokio::time::timeout(FINISH_LIMIT, control.shutdown()).await.is_err() {
             tracing::error!("some originals were not finished in time; what was acknowledged is on disk");
         }
+        // What is being sealed is taken up at the next start.
+        drop(last_package);
+        if tokio::time::timeout(GOODBYE_LIMIT, sealer).await.is_err() {
+            tracing::warn!("the sealer did not stop in time");
+        }
         // What is under way may arrive; the rest waits in the database for the next start.
         drop(last_message);
         if tokio::time::timeout(GOODBYE_LIMIT, notifier).await.is_err() {
@@ -330,6 +399,38 @@ impl Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Has what a crash left of recordings cut to what is whole. What cannot be is logged: the node starts all the same, and
+/// says so again when the room is sealed.
+async fn recover_recordings(folders: Vec<PathBuf>) -> Vec<RecoveredOriginal> {
+    let mut originals = Vec::new();
+    for folder in folders {
+        let recovering = tokio::task::spawn_blocking(move || recover::recover(&folder, log_progress()));
+        match recovering.await {
+            Ok(Ok(recovery)) => {
+                for error in recovery.failed {
+                    tracing::error!(%error, "an original could not be recovered");
+                }
+                originals.extend(recovery.originals);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the recordings cannot be looked through"),
+            Err(error) => tracing::error!(%error, "looking through the recordings was broken off"),
+        }
+    }
+    originals
+}
+
+/// Says every tenth of long work.
+fn log_progress() -> impl FnMut(u64, u64) {
+    let mut told = 0;
+    move |done, total| {
+        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(0);
+        if tenth > told {
+            told = tenth;
+            tracing::info!(percent = tenth * 10, "unfinished recordings are looked through");
+        }
     }
 }
 

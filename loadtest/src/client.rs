@@ -174,7 +174,7 @@ impl Client {
     }
 
     /// The network is gone: no goodbye, no further packet.
-    pub fn lose_network(self) {
+    pub fn lose_network(&self) {
         self.task.abort();
     }
 

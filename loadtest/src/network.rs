@@ -98,7 +98,7 @@ impl Road {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): good enough for losses, and the same everywhere.
+/// `SplitMix64` (Steele, Lea and Flood, 2014): good enough for losses, and the same everywhere.
 struct Dice(u64);
 
 impl Dice {

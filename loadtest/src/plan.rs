@@ -31,6 +31,10 @@ pub struct Plan {
     /// Pause between two rooms' starts.
     #[arg(long, default_value = "200ms", value_parser = duration)]
     pub stagger: Duration,
+    /// After so much of it the network of each room's second person is gone; they come back three seconds later. What
+    /// the others miss meanwhile counts as lost: raise --max-loss.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drop_after: Option<Duration>,
     /// VP8 in IVF that every camera plays in a loop, instead of the four seconds of 320x180 that are built in.
     /// Made by e.g. `ffmpeg -f lavfi -i testsrc2=s=640x360:r=25:d=4 -c:v libvpx -b:v 600k -auto-alt-ref 0 -g 1000 x.ivf`.
     #[arg(long, value_name = "FILE")]
@@ -64,6 +68,8 @@ impl Plan {
 /// After this the room runs without those who did not get through. Longer than any threshold of interest, short
 /// enough that a dead server ends the run soon.
 const LONGEST_CONNECT: Duration = Duration::from_secs(15);
+/// How long who lost the network is away: longer than a hiccup, shorter than the grace.
+const AWAY: Duration = Duration::from_secs(3);
 /// Voices and pictures of the two others.
 const SOURCES_EXPECTED: usize = 4;
 
@@ -109,13 +115,19 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
         api.admit(operator, &booked.room.id, &participant.id).await?;
     }
 
-    let mut clients = Vec::new();
-    for (seat, (participant, session)) in (0_u16..).zip(booked.participants.iter().zip(&sessions)) {
+    let seats: Vec<(u16, &str, &str)> = (0..)
+        .zip(booked.participants.iter().zip(&sessions))
+        .map(|(seat, (participant, session))| (seat, participant.role.as_str(), session.as_str()))
+        .collect();
+    let join = async |&(seat, role, session): &(u16, &str, &str)| {
         // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
         let voice = Voice::tone(500 + 450 * seat)?;
-        let (role, film) = (participant.role.clone(), Arc::clone(film));
-        let (api, session, habits) = (api.clone(), session.clone(), Habits::default());
-        clients.push(Client::join(Part { api, session, role, film, voice, began, habits }).await?);
+        let (api, session, role, film) = (api.clone(), session.to_owned(), role.to_owned(), Arc::clone(film));
+        Client::join(Part { api, session, role, film, voice, began, habits: Habits::default() }).await
+    };
+    let mut clients = Vec::new();
+    for seat in &seats {
+        clients.push(join(seat).await?);
     }
     // The duration is that of a whole room: it counts from when all are connected, or from the patience's end.
     let all = async {
@@ -124,7 +136,16 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
         }
     };
     let _ = tokio::time::timeout(LONGEST_CONNECT, all).await;
-    tokio::time::sleep(plan.duration).await;
+    let dropped = plan.drop_after.zip(seats.get(1)).zip(clients.get_mut(1));
+    if let Some(((after, seat), client)) = dropped {
+        tokio::time::sleep(after).await;
+        client.lose_network();
+        tokio::time::sleep(AWAY).await;
+        *client = join(seat).await?;
+        tokio::time::sleep(plan.duration.saturating_sub(after + AWAY)).await;
+    } else {
+        tokio::time::sleep(plan.duration).await;
+    }
     // Nobody sends while the figures are taken, so that what is still under way is not counted as lost.
     for client in &clients {
         client.switch(Devices::OFF);

@@ -42,6 +42,8 @@ scopes! {
     RoomReader: Booking, Operator;
     /// Who may read a ledger.
     LedgerReader: Booking, Operator, Compliance;
+    /// Who may find and read recordings.
+    Compliance: Compliance;
     /// Who scrapes metrics.
     Metrics: Metrics;
 }
@@ -174,6 +176,14 @@ impl Granted {
             Err(Kind::FORBIDDEN.into())
         }
     }
+}
+
+/// Who calls with an API key or an OIDC token that has one of these scopes.
+///
+/// # Errors
+/// 401 or 403.
+pub(super) async fn granted_for(api: &Api, headers: &HeaderMap, scopes: &[Scope]) -> Result<CallerId, Problem> {
+    granted(api, bearer(headers)?).await?.ok_or(Kind::UNAUTHENTICATED)?.for_any(scopes)
 }
 
 /// Who holds this API key or OIDC token; `None`: it has the form of neither.

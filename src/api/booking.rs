@@ -135,7 +135,8 @@ async fn list_slots(
 /// itself, the answer has the message's state in the code's place.
 ///
 /// With an `Idempotency-Key`, the request may be repeated for 24 hours and is carried out once. Outside of the
-/// calendar, or when counter or node are full, it is refused with `slot-not-available` and the next free slots.
+/// calendar, or when counter or node are full, it is refused with `slot-not-available` and the next free slots; while
+/// the disks are full, with `no-recording-space`.
 #[utoipa::path(post, path = "/v1/rooms", tag = "booking", security(("booking key" = [])),
     params(IdempotencyKeyHeader),
     request_body(content = control::Booking, description = "The appointment and who takes part"),

@@ -1,11 +1,13 @@
 //! The HTTP API, by audience: [`booking`] systems, [`operator`]s, [`participant`]s with their [`media`] and
-//! [`events`], and those who run the node ([`system`]).
+//! [`events`], [`compliance`], and those who run the node ([`system`]).
 //!
 //! Bodies are `control`'s views; errors are [`problem`] documents. The OpenAPI document is made from the same code
 //! that answers, and served at `/v1/openapi.json`.
 
 pub mod auth;
 pub mod booking;
+pub mod compliance;
+pub mod compliance_files;
 pub mod conditional;
 pub mod events;
 pub mod extract;
@@ -42,7 +44,8 @@ use self::limits::Limits;
 use self::oidc::Oidc;
 use crate::clock::Clock;
 pub use crate::control::Secret;
-use crate::control::{Control, Scope, Webhook};
+use crate::control::{Control, HeadsWebhook, Scope, Webhook};
+use crate::evidence::{DestroyedWebhook, Evidence, SealedWebhook};
 
 /// Largest JSON body, bytes: a booking with ten people is under 8 KiB. Larger only helps who wants our memory.
 const JSON_LIMIT: usize = 64 << 10;
@@ -53,6 +56,7 @@ const SDP_LIMIT: usize = 128 << 10;
 #[derive(Clone)]
 pub struct Api {
     control: Control,
+    evidence: Evidence,
     clock: Clock,
     /// Whose bearer tokens are taken besides API keys, if anybody's.
     oidc: Option<Oidc>,
@@ -63,16 +67,17 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over `control`. `render_metrics` gives `GET /metrics` its text.
+    /// An API over `control` and `evidence`. `render_metrics` gives `GET /metrics` its text.
     pub fn new(
         control: Control,
+        evidence: Evidence,
         clock: Clock,
         oidc: Option<Oidc>,
         limits: Limits,
         render_metrics: impl Fn() -> String + Send + Sync + 'static,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { control, clock, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
+        Self { control, evidence, clock, oidc, limits, render_metrics: Arc::new(render_metrics), stopping }
     }
 }
 
@@ -112,12 +117,13 @@ pub fn openapi() -> OpenApi {
             Errors are RFC 9457 problem documents; look at their `type`. Times are RFC 3339 in UTC. Every command \
             works with curl; the WebSocket only tells."
     ),
-    components(schemas(problem::Document, Webhook)),
+    components(schemas(problem::Document, Webhook, HeadsWebhook, SealedWebhook, DestroyedWebhook)),
     tags(
         (name = "booking", description = "For booking systems"),
         (name = "operator", description = "Running the meeting: with an operator's key, or as the room's operator"),
         (name = "participant", description = "From the join link to the room"),
         (name = "media", description = "WebRTC by one POST; WHIP and WHEP clients fit"),
+        (name = "compliance", description = "Finding, reading, keeping and destroying recordings; every look is audited"),
         (name = "node", description = "For those who run the node"),
     )
 )]
@@ -129,6 +135,8 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(operator::routes())
         .merge(participant::routes())
         .merge(webhooks::routes())
+        .merge(compliance::routes())
+        .merge(compliance_files::routes())
         .merge(events::routes())
         .merge(system::routes())
         .layer(DefaultBodyLimit::max(JSON_LIMIT));
@@ -189,6 +197,9 @@ fn describe_problems_of(path: &str, operation: &mut Operation, changes: bool) {
     if takes(operation, |parameter| parameter.parameter_in == ParameterIn::Query) {
         problems.push(("422", "A parameter is wrong"));
     }
+    if takes(operation, |parameter| parameter.name == "Range") {
+        problems.push(("416", "The file has no such part; `Content-Range` says how long it is"));
+    }
     if path.contains('{') {
         problems.push(("404", "One of the path's parts names nothing that exists"));
     }
@@ -232,6 +243,7 @@ fn header_example(path: &str, header: &str) -> Option<&'static str> {
         "Location" => "/v1/rooms/0199c1c2-7b1e-7cc3-9a5e-0f4b7c7e2d11",
         "ETag" if is_media => "\"Ab+/9\"",
         "ETag" => "\"17\"",
+        "Content-Range" => "bytes 0-65535/48211733",
         "Accept-Post" => "application/sdp",
         "Accept-Patch" => "application/trickle-ice-sdpfrag",
         _ => return None,

@@ -75,7 +75,8 @@ async fn command(api: &Api, operator: Operator, room: RoomId, expected: IfMatch,
 
 /// Open the room
 ///
-/// The operator is in the room from then on, and may let others in.
+/// The operator is in the room from then on, and may let others in. Disk space for the whole appointment is taken; if it
+/// is not there, the room is not opened (`no-recording-space`): there is no meeting without a recording.
 #[utoipa::path(post, path = "/v1/rooms/{room}/open", tag = "operator",
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),

@@ -128,6 +128,26 @@ impl Kind {
         StatusCode::UNPROCESSABLE_ENTITY,
         "This Idempotency-Key was used for another request",
     );
+    pub const ACCESS_REQUIRED: Self = Self(
+        "access-required",
+        StatusCode::FORBIDDEN,
+        "An open access to this room, with a reason, comes first: yours, and not an hour old",
+    );
+    pub const UNKNOWN_RECORDING: Self =
+        Self("unknown-recording", StatusCode::NOT_FOUND, "Nothing of that room was recorded");
+    pub const UNKNOWN_FILE: Self = Self("unknown-file", StatusCode::NOT_FOUND, "There is no such file");
+    pub const UNKNOWN_JOB: Self = Self("unknown-job", StatusCode::NOT_FOUND, "There is no such job");
+    pub const MEETING_NOT_OVER: Self = Self("meeting-not-over", StatusCode::CONFLICT, "The meeting goes on");
+    pub const NOT_SEALED: Self = Self("not-sealed", StatusCode::CONFLICT, "The recording is not sealed yet");
+    pub const BEING_SEALED: Self = Self("being-sealed", StatusCode::CONFLICT, "The recording is being sealed");
+    pub const ON_HOLD: Self = Self("on-hold", StatusCode::CONFLICT, "The recording is on hold");
+    pub const NOT_ON_HOLD: Self = Self("not-on-hold", StatusCode::CONFLICT, "The recording is not on hold");
+    pub const RETENTION_NOT_OVER: Self =
+        Self("retention-not-over", StatusCode::CONFLICT, "The recording is to be kept for longer");
+    pub const TOO_MANY_JOBS: Self = Self("too-many-jobs", StatusCode::CONFLICT, "Too many of your jobs wait already");
+    pub const DESTROYED: Self = Self("destroyed", StatusCode::GONE, "The recording was destroyed");
+    pub const RANGE_NOT_SATISFIABLE: Self =
+        Self("range-not-satisfiable", StatusCode::RANGE_NOT_SATISFIABLE, "The file has no such part");
     pub const UNKNOWN_WEBHOOK: Self = Self("unknown-webhook", StatusCode::NOT_FOUND, "There is no such webhook");
     pub const TOO_MANY_REQUESTS: Self =
         Self("too-many-requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests from this address");
@@ -139,6 +159,11 @@ impl Kind {
     pub const BAD_TIMES: Self = Self("bad-times", StatusCode::UNPROCESSABLE_ENTITY, "The times make no sense");
     pub const INTERNAL: Self = Self("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here");
     pub const UNAVAILABLE: Self = Self("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not possible at the moment");
+    pub const NO_RECORDING_SPACE: Self = Self(
+        "no-recording-space",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "There is no space for the recording, without which there is no meeting",
+    );
     pub const TIMEOUT: Self =
         Self("timeout", StatusCode::GATEWAY_TIMEOUT, "It took too long, and may have been done all the same");
 }
@@ -206,6 +231,7 @@ impl From<Error> for Problem {
             Error::NoPlace { next } => {
                 Self::new(Kind::SLOT_NOT_AVAILABLE).with(|document| document.next_slots = Some(next))
             }
+            Error::NoSpace => Self::new(Kind::NO_RECORDING_SPACE).detail(error.to_string()),
             Error::UnknownWebhook => Kind::UNKNOWN_WEBHOOK.into(),
             Error::BadOffer(cause) => Self::new(Kind::BAD_OFFER).detail(cause.to_string()),
             Error::Unavailable(fault) => {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use reqwest::Url;
 
 use super::{Config, Reader, given};
+use crate::evidence::{SealerSettings, TimestampSettings};
 use crate::objects::{Objects, ObjectsConfig, OpenError};
+use crate::recording::timestamp::{Authority, TimestampError};
 
 /// Section `packages`.
 #[derive(Clone, Debug)]
@@ -33,6 +35,22 @@ impl Config {
             Some(place) => Objects::open(place),
             None => Objects::in_folder(&self.storage.data_dir.join("packages")),
         }
+    }
+
+    /// What the sealer must be told.
+    ///
+    /// # Errors
+    /// The authorities' certificates cannot be read.
+    pub fn sealer(&self) -> Result<SealerSettings, TimestampError> {
+        let Sealing { timestamp_url, timestamp_ca } = &self.sealing;
+        let authority = timestamp_ca.as_deref().map(Authority::read).transpose()?;
+        Ok(SealerSettings {
+            recordings: self.recordings(),
+            work: self.storage.data_dir.join("sealing"),
+            node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            timestamp: timestamp_url.clone().map(|url| TimestampSettings { url, authority }),
+            webhooks: self.webhooks.is_some(),
+        })
     }
 }
 

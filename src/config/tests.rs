@@ -11,7 +11,7 @@ fn the_built_in_defaults_are_valid() {
     let config = Sources::new(None).read().unwrap();
     assert_eq!(config.http.listen.port(), 8080);
     assert!(config.sfu().workers >= 1, "0 means as many as cores");
-    assert!(config.recorder().folder.ends_with("data/recordings"));
+    assert!(config.recordings()[0].ends_with("data/recordings"));
     assert_eq!(config.profiles().unwrap().len(), 2);
     assert!(config.calendar().unwrap().is_none() && config.rooms.capacity.is_none(), "any time may be booked");
 }
@@ -33,9 +33,9 @@ fn every_wrong_value_is_named_with_key_value_and_what_is_allowed() {
         "a whole number from 0 to 1024",
         "media.announce = [\"0.0.0.0\"]",
         "recording.thread (",
-        "no such key; there are encrypt, folder, longest_silence_ms, threads",
+        "no such key; there are encrypt, folder, longest_silence_ms, publish_heads_seconds, reserve_bytes_per_second, reserve_floor_mb, threads",
         "recorder (",
-        "no such section; there are http, log, media, oidc, packages, recording, rooms, sealing, sms, storage, webhooks",
+        "no such section; there are exports, http, log, media, oidc, packages, recording, rooms, sealing, sms, storage, webhooks",
         "\"text\" or \"json\"",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
@@ -135,6 +135,21 @@ fn a_database_password_is_never_shown() {
     let sources = Sources::with_preset(&[("storage.database", "postgres://me:hunter2@db/x".into())]);
     let shown = sources.show().unwrap();
     assert!(shown.contains("postgres://…@db/x") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn recordings_go_to_one_folder_or_to_several() {
+    let folders = |value: Value| {
+        let read = Sources::with_preset(&[("recording.folder", value)]).read();
+        read.map(|config| config.recordings()).map_err(|problems| problems.to_string())
+    };
+    let several = vec!["/one".to_owned(), "/two".to_owned()];
+    assert_eq!(folders("/one".into()).unwrap(), [PathBuf::from("/one")]);
+    assert_eq!(folders(several.into()).unwrap(), [PathBuf::from("/one"), PathBuf::from("/two")]);
+    for wrong in [vec!["/one", "/one"], vec!["/one", ""]] {
+        let wrong: Vec<String> = wrong.into_iter().map(str::to_owned).collect();
+        assert!(folders(wrong.into()).unwrap_err().contains("a list of different folders"));
+    }
 }
 
 #[test]

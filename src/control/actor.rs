@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::heads::{self, Heads};
 use super::seam::{Media, Recording};
 use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
@@ -23,14 +24,14 @@ use super::{Error, Expected, Fault, Shared, webhooks};
 use crate::clock::Now;
 use crate::id::{ConnectionId, MessageId, ParticipantId};
 use crate::media::RecordingFault;
-use crate::recording;
+use crate::recording::{self, Need, NoSpace};
 use crate::room::ledger::{self, Head, Line};
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
 use crate::store::{self, Appointment, Change, NewMessage, Person, Record, Secret};
 
-/// How often a live room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
-/// every live room, longer lets media flow longer after the last acknowledgement.
+/// How often an open room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
+/// every open room, longer lets media flow longer after the last acknowledgement.
 const LIVE_ROUND: Duration = Duration::from_millis(250);
 
 /// How long a write may take while media flows. The shortest grace is a second: what happens in the room meanwhile is
@@ -39,6 +40,10 @@ const STORE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a write is waited for at all; then its caller is told that it is not known to be done.
 const STORE_GIVE_UP: Duration = Duration::from_secs(15);
+
+/// Space is reserved for so long at least: a room may be opened at the end of its time. Longer refuses more such rooms
+/// on a disk that is almost full; shorter lets more of them begin that may be stopped before they are over.
+const SHORTEST_MEETING: Duration = Duration::from_mins(5);
 
 /// How often a report that the database did not take is tried again.
 const STORE_ROUND: Duration = Duration::from_secs(1);
@@ -100,6 +105,8 @@ pub(super) struct Actor<M, R> {
     held_back: bool,
     /// Who typed wrong codes that the database did not take. No code is compared before it has.
     uncounted: Vec<ParticipantId>,
+    /// How far its originals are on disk.
+    heads: Heads,
     /// How far the wall clock was ahead of the monotonic one when it was looked at first, or was set last; milliseconds.
     wall_ahead: Option<i64>,
 }
@@ -124,6 +131,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             backlog: VecDeque::new(),
             held_back: false,
             uncounted: Vec::new(),
+            heads: Heads::default(),
             wall_ahead: None,
         }
     }
@@ -222,8 +230,37 @@ impl<M: Media, R: Recording> Actor<M, R> {
     async fn command(&mut self, command: Command, expected: Expected) -> Result<RoomView, Error> {
         self.store_backlog().await?;
         self.expect(expected)?;
+        if self.opens(&command) {
+            return self.open_room(command).await;
+        }
         self.decide(command, Consequences::default()).await?;
         Ok(self.view().room())
+    }
+
+    /// Whether this command opens the room.
+    fn opens(&self, command: &Command) -> bool {
+        matches!(command, Command::Open) && self.room.handle(self.now(), Command::Open).events.contains(&Event::Opened)
+    }
+
+    /// Opens the room, if there is space for its recording.
+    async fn open_room(&mut self, command: Command) -> Result<RoomView, Error> {
+        let (recorder, room) = (self.shared.recorder.clone(), self.room.id());
+        let opened = match recorder.reserve(room, self.need()).await {
+            Ok(()) => self.decide(command, Consequences::default()).await,
+            Err(NoSpace) => Err(Error::NoSpace),
+        };
+        if !self.room.is_open() {
+            recorder.release(room);
+        }
+        opened?;
+        Ok(self.view().room())
+    }
+
+    /// What the rest of the appointment needs.
+    fn need(&self) -> Need {
+        let left = Duration::try_from(self.room.end().duration_since(self.now().wall)).unwrap_or_default();
+        let people = u32::try_from(self.appointment.people.len()).unwrap_or(u32::MAX);
+        Need { people, lasts: left.max(SHORTEST_MEETING) }
     }
 
     /// Carries out a command that someone waits for.
@@ -296,7 +333,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         if changed {
             self.store(now, &entries, &changes, messages).await?;
         }
-        if opened && let Err(error) = self.stage.open().await {
+        if opened && let Err(error) = self.stage.open(self.need()).await {
             // It is tried again when somebody connects, and they are told.
             tracing::warn!(room = %self.room.id(), %error, "the room is open and has no media yet");
         }
@@ -467,23 +504,29 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 }
             }
             sfu::Fact::TapFailed { error } => {
+                // It may be news of a tap that another has taken the place of.
+                if !self.stage.tap_is_lost() {
+                    return;
+                }
                 tracing::error!(room = %self.room.id(), %error, "the room's tap failed");
                 // The recorder may know the cause better, and have said so at the same moment.
                 while let Some(fact) = self.stage.waiting_recorder_fact() {
                     self.on_recorder(Some(fact)).await;
                 }
-                self.lose_recording(RecordingFault::Overflow).await;
+                self.lose_recording(RecordingFault::Overflow, false).await;
             }
         }
     }
 
     async fn on_recorder(&mut self, fact: Option<recording::Fact>) {
         match fact {
-            Some(recording::Fact::Started { connection, source }) => {
-                let Some(participant) = self.stage.owner(connection) else { return };
-                if matches!(self.room.recording(), RecordingState::Lost(_)) && !self.stage.is_broken() {
+            Some(recording::Fact::Ready) => {
+                if self.stage.begin().await || matches!(self.room.recording(), RecordingState::Lost(_)) {
                     self.report(Command::RecordingResumed).await;
                 }
+            }
+            Some(recording::Fact::Started { connection, source }) => {
+                let Some(participant) = self.stage.owner(connection) else { return };
                 self.report(Command::RecordingStarted { participant, connection }).await;
                 // Only what the ledger knows to be recorded may be forwarded.
                 if self.backlog.is_empty() {
@@ -492,31 +535,65 @@ impl<M: Media, R: Recording> Actor<M, R> {
                     self.stage.owe_recording_started(connection, source);
                 }
             }
-            Some(recording::Fact::Lost { fault }) => self.lose_recording(fault).await,
-            Some(recording::Fact::Finished { connection, original }) => {
+            Some(recording::Fact::KeyframeWanted { connection, source }) => {
+                self.stage.ask_for_keyframe(connection, source).await;
+            }
+            Some(recording::Fact::PictureMissing { connection, source, since }) => {
+                self.report(Command::PictureMissing { connection, source, since }).await;
+            }
+            Some(recording::Fact::PictureBack { connection, source }) => {
+                self.report(Command::PictureBack { connection, source }).await;
+            }
+            Some(recording::Fact::Head { original, .. }) => self.heads.take(original),
+            Some(recording::Fact::Lost { fault }) => self.lose_recording(fault, true).await,
+            Some(
+                recording::Fact::Finished { connection, original } | recording::Fact::GivenUp { connection, original },
+            ) => {
                 self.stage.keep_original(connection, original).await;
             }
             Some(recording::Fact::Closed) | None => {
                 tracing::error!(room = %self.room.id(), "the recorder gave the room up");
-                self.lose_recording(RecordingFault::WriteFailed).await;
+                self.lose_recording(RecordingFault::WriteFailed, true).await;
             }
         }
     }
 
     /// Fails closed: media stops first, then it is written down why.
-    async fn lose_recording(&mut self, fault: RecordingFault) {
-        self.stage.set_flow(false).await;
-        if self.stage.mark_broken() {
+    async fn lose_recording(&mut self, fault: RecordingFault, answered: bool) {
+        if self.stage.give_up(answered).await {
             tracing::error!(room = %self.room.id(), ?fault, "the room is not recorded any more");
             self.report(Command::RecordingLost { reason: fault }).await;
         }
     }
 
+    /// Has the heads of the originals leave this node. What does not leave now, leaves with the next ones.
+    async fn publish_heads(&mut self, now: Now) {
+        let Some(heads) = self.heads.publish(now, self.room.id(), &self.head) else { return };
+        let shared = Arc::clone(&self.shared);
+        let Some(message) = heads::webhook(now, &heads, &shared.settings.signing) else { return };
+        if !shared.settings.webhooks {
+            // The log is what leaves this node then.
+            tracing::info!(room = %self.room.id(), heads = %message.jws, "how far the recordings are on disk, signed");
+            return;
+        }
+        match tokio::time::timeout(STORE_WITHIN, shared.store.post(&[message.into()], now.wall)).await {
+            Ok(Ok(())) => shared.settings.posted.wake(),
+            Ok(Err(error)) => tracing::warn!(room = %self.room.id(), %error, "heads of recordings were not published"),
+            Err(_) => tracing::warn!(room = %self.room.id(), "heads of recordings were not published in time"),
+        }
+    }
+
     async fn keep_time(&mut self) {
         if self.stage.is_silent(self.shared.clock.mono(), self.shared.settings.longest_silence) {
-            self.lose_recording(RecordingFault::Stalled).await;
+            self.lose_recording(RecordingFault::Stalled, false).await;
         }
+        self.stage.ask_again();
         let (now, deadline) = (self.now(), self.room.deadline());
+        if let Some(every) = self.shared.settings.publish_heads
+            && self.heads.is_due(now.mono, every)
+        {
+            self.publish_heads(now).await;
+        }
         if let Some(by_ms) = self.wall_clock_set(now) {
             self.report(Command::WallClockSet { by_ms }).await;
         }
@@ -546,7 +623,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let wall = deadline
             .wall
             .map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1));
-        let live = self.stage.is_flowing().then_some(LIVE_ROUND);
+        let live = self.stage.is_lit().then_some(LIVE_ROUND);
         let store = (!self.backlog.is_empty()).then_some(STORE_ROUND);
         let over = self.room.is_over().then_some(STORE_ROUND);
         let soonest = [mono, wall, live, store, over].into_iter().flatten().min();
@@ -662,6 +739,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
     }
 
     fn view(&self) -> View<'_> {
+        let now = self.now();
+        let durable_until =
+            self.stage.durable_until().and_then(|until| now.wall.checked_sub(now.mono.since(until)).ok());
         View {
             room: &self.room,
             appointment: &self.appointment,
@@ -670,7 +750,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
             consent_text_version: &self.shared.settings.consent_text_version,
             // Not what the rules want but what is so: nothing flows while a report waits for the database.
             held_back: self.held_back,
-            now: self.now().wall,
+            durable_until,
+            now: now.wall,
         }
     }
 

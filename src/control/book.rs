@@ -84,6 +84,9 @@ impl<M: Media, R: Recording> Control<M, R> {
         {
             return shared.answered_before(&answer, fingerprint);
         }
+        if !shared.recorder.has_space() {
+            return Err(Error::NoSpace);
+        }
         let settings = &shared.settings;
         let known = settings.profiles.iter().find(|profile| profile.name == booking.profile);
         let profile = known.ok_or_else(|| booking::invalid("profile", "no such profile"))?;
@@ -124,6 +127,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             sends_codes: settings.sms.is_some(),
             consent_text_version: &settings.consent_text_version,
             held_back: false,
+            durable_until: None,
             now: now.wall,
         };
         let booked = Booked { room: view.room(), participants: invitations };

@@ -6,8 +6,10 @@
 mod actor;
 mod book;
 mod booking;
+mod heads;
 mod invite;
 mod recording_key;
+mod recovered;
 mod schemas;
 mod seam;
 mod secrets;
@@ -35,6 +37,7 @@ use crate::clock::Clock;
 use crate::id::{ConnectionId, KeyId, MessageId, RoomId};
 use crate::notify::Waker;
 use crate::recording::Recorder;
+use crate::recording::sign::SigningKey;
 pub use crate::room::Place;
 use crate::room::ledger::{Head, Line};
 use crate::room::{Command, Profile, Refusal, Room};
@@ -43,6 +46,7 @@ use crate::store::{self, Hash, MessageKind, Seal, SealError, Store};
 pub use crate::store::{Language, MessageState, Personal, RoomFilter, Scope, Secret};
 use crate::vault::{KeyEncryption, KeyError};
 pub use book::{Repeatable, SlotSearch};
+pub use heads::{HeadsData, HeadsWebhook, OriginalHead, RecordedHeads};
 pub use invite::TextMessages;
 pub use seam::{Media, Recording};
 pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
@@ -85,6 +89,10 @@ pub struct Settings {
     pub recording_keys: Arc<dyn KeyEncryption>,
     /// Whether rooms that have no recording yet are recorded encrypted.
     pub encrypt: bool,
+    /// How often the heads of a room's originals are published while it is recorded; `None`: never.
+    pub publish_heads: Option<Duration>,
+    /// Signs what is published.
+    pub signing: Arc<SigningKey>,
 }
 
 /// Questions that wait for one room. An operator and nine participants ask a few a second; when more wait, the
@@ -169,6 +177,9 @@ pub enum Error {
         /// The next free slots at the same counter.
         next: Vec<SlotOffer>,
     },
+    /// No disk has the space that the room's recording needs. The node's fault.
+    #[error("there is not enough space for the room's recording")]
+    NoSpace,
     /// No such webhook. The caller's fault.
     #[error("there is no such webhook")]
     UnknownWebhook,
@@ -307,6 +318,8 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::RecordingStarted { .. }
             | Command::RecordingLost { .. }
             | Command::RecordingResumed
+            | Command::PictureMissing { .. }
+            | Command::PictureBack { .. }
             | Command::RecordingRecovered { .. }
             | Command::Restarted
             | Command::WallClockSet { .. }

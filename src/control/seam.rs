@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::id::{ConnectionId, RoomId};
 use crate::media::Source;
-use crate::recording::{self, Recorder};
+use crate::recording::{self, Need, NoSpace, Recorder};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join, Sfu};
 use crate::vault::SessionKey;
@@ -30,6 +30,13 @@ pub trait Media: Clone + Send + Sync + 'static {
         fragment: String,
     ) -> impl Future<Output = Result<Option<String>, ConnectError>> + Send;
     fn set_flow(&self, room: RoomId, flow: bool) -> impl Future<Output = ()> + Send;
+    fn set_tap(&self, room: RoomId, tap: Option<Tap>) -> impl Future<Output = ()> + Send;
+    fn ask_for_keyframe(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        source: Source,
+    ) -> impl Future<Output = ()> + Send;
     fn recording_started(
         &self,
         room: RoomId,
@@ -43,6 +50,9 @@ pub trait Media: Clone + Send + Sync + 'static {
 /// The recorder ([`Recorder`], whose methods these are).
 #[expect(missing_docs, reason = "documented at Recorder")]
 pub trait Recording: Clone + Send + Sync + 'static {
+    fn has_space(&self) -> bool;
+    fn reserve(&self, room: RoomId, need: Need) -> impl Future<Output = Result<(), NoSpace>> + Send;
+    fn release(&self, room: RoomId);
     fn open_room(
         &self,
         room: RoomId,
@@ -82,6 +92,19 @@ impl Media for Sfu {
         Self::set_flow(self, room, flow)
     }
 
+    fn set_tap(&self, room: RoomId, tap: Option<Tap>) -> impl Future<Output = ()> + Send {
+        Self::set_tap(self, room, tap)
+    }
+
+    fn ask_for_keyframe(
+        &self,
+        room: RoomId,
+        connection: ConnectionId,
+        source: Source,
+    ) -> impl Future<Output = ()> + Send {
+        Self::ask_for_keyframe(self, room, connection, source)
+    }
+
     fn recording_started(
         &self,
         room: RoomId,
@@ -101,6 +124,18 @@ impl Media for Sfu {
 }
 
 impl Recording for Recorder {
+    fn has_space(&self) -> bool {
+        Self::has_space(self)
+    }
+
+    fn reserve(&self, room: RoomId, need: Need) -> impl Future<Output = Result<(), NoSpace>> + Send {
+        Self::reserve(self, room, need)
+    }
+
+    fn release(&self, room: RoomId) {
+        Self::release(self, room);
+    }
+
     fn open_room(
         &self,
         room: RoomId,

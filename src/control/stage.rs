@@ -1,4 +1,7 @@
 //! A room's media as its actor holds it: the worker's room, the recorder's room and who is connected.
+//!
+//! A recording that breaks ends with its tap. The connections stand; new files are asked for until the disk takes them,
+//! and then the worker gets the new tap: whatever was recorded, told or tapped before has no way into the new files.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -16,9 +19,9 @@ use super::{Error, Fault, Shared};
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::Source;
-use crate::recording::{self, Original};
+use crate::recording::{self, Need, Original};
 use crate::room::{Command, Role};
-use crate::rtp::{Durability, tap};
+use crate::rtp::{Durability, Tap, tap};
 use crate::sfu::{self, ConnectError, Join, Slot};
 use crate::store::StoredOriginal;
 use crate::vault::SessionKey;
@@ -35,6 +38,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the recorder may take to finish a room's originals: the last second of media and one sync.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long after a recording broke new files are asked for; each time it breaks again, twice as long. Shorter keeps
+/// a disk busy that may need rest; longer keeps people waiting who are ready to go on.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest such pause: so late at most is it noticed that the disk is back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// A recording that went on for so long was mended; one that breaks sooner waits longer than the time before.
+const MENDED: Duration = Duration::from_secs(30);
+
 pub(super) struct Stage<M, R> {
     room: RoomId,
     shared: Arc<Shared<M, R>>,
@@ -43,22 +56,80 @@ pub(super) struct Stage<M, R> {
     owners: HashMap<ConnectionId, ParticipantId>,
     /// Rooms of the recorder that are being finished.
     finishing: JoinSet<()>,
-    /// What the room is recorded under, once it was asked for; `Some(None)`: it is not encrypted.
-    key: Option<Option<Arc<SessionKey>>>,
+    key: Key,
+}
+
+/// What a room is recorded under.
+enum Key {
+    /// Its media was not opened yet.
+    Unasked,
+    /// This key, or none: it is not encrypted.
+    Is(Option<Arc<SessionKey>>),
 }
 
 /// What there is while a room has media.
 struct Lights {
     worker: mpsc::Receiver<sfu::Fact>,
-    recorder: mpsc::Receiver<recording::Fact>,
-    durability: Durability,
+    files: Files,
+    /// The recording is lost and everyone knows: nothing flows until there are new files.
+    lost: bool,
+    /// How long new files are waited for when the recording breaks next.
+    pause: Duration,
     flow: bool,
-    /// The recording is lost: nothing flows on this stage any more.
-    broken: bool,
-    /// The connections that stand or are being made, with what their slots show.
-    connections: HashMap<ConnectionId, Vec<SlotView>>,
+    /// The connections that stand or are being made.
+    connections: HashMap<ConnectionId, Wire>,
     /// Originals that began while the ledger could not take it.
     owed: Vec<(ConnectionId, Source)>,
+}
+
+/// A connection on the stage.
+struct Wire {
+    /// What its originals are named after.
+    label: &'static str,
+    /// What its slots show.
+    slots: Vec<SlotView>,
+}
+
+/// Where the room's originals stand.
+enum Files {
+    /// They were asked for, and the recorder has not answered.
+    Asked { reel: Reel, since: MonoTime, way: Way },
+    /// They are being written.
+    Written { reel: Reel, since: MonoTime },
+    /// They were given up; new ones are asked for at this time.
+    GivenUp { again: MonoTime },
+}
+
+/// The recorder's side of a tap.
+struct Reel {
+    facts: mpsc::Receiver<recording::Fact>,
+    durability: Durability,
+}
+
+/// Where the worker's end of a tap is while files are asked for.
+enum Way {
+    /// The worker has it, since the stage was opened.
+    Handed,
+    /// The worker gets it when the recorder has answered.
+    Kept(Tap),
+    /// It was taken from the worker again.
+    TakenBack,
+}
+
+impl Files {
+    fn reel(&self) -> Option<&Reel> {
+        match self {
+            Self::Asked { reel, .. } | Self::Written { reel, .. } => Some(reel),
+            Self::GivenUp { .. } => None,
+        }
+    }
+
+    fn reel_mut(&mut self) -> Option<&mut Reel> {
+        match self {
+            Self::Asked { reel, .. } | Self::Written { reel, .. } => Some(reel),
+            Self::GivenUp { .. } => None,
+        }
+    }
 }
 
 /// A report from below; `None`: who reports is gone.
@@ -69,7 +140,7 @@ pub(super) enum Fact {
 
 impl<M: Media, R: Recording> Stage<M, R> {
     pub(super) fn new(room: RoomId, shared: Arc<Shared<M, R>>) -> Self {
-        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: None }
+        Self { room, shared, lights: None, owners: HashMap::new(), finishing: JoinSet::new(), key: Key::Unasked }
     }
 
     /// The next report; waits for ever while there is no media. The recorder's come first: media stops by them.
@@ -77,47 +148,38 @@ impl<M: Media, R: Recording> Stage<M, R> {
     /// Without `worker`, the worker's reports stay where they are. Safe to cancel.
     pub(super) async fn next_fact(&mut self, worker: bool) -> Fact {
         let Some(lights) = &mut self.lights else { return pending().await };
-        // That a recorder is gone is said once.
-        let ended = lights.broken && lights.recorder.is_closed() && lights.recorder.is_empty();
+        let reel = lights.files.reel_mut();
+        let recorder = async {
+            match reel {
+                Some(reel) => reel.facts.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            fact = lights.recorder.recv(), if !ended => Fact::Recorder(fact),
+            fact = recorder => Fact::Recorder(fact),
             fact = lights.worker.recv(), if worker => Fact::Worker(fact),
-            else => pending().await,
         }
     }
 
     pub(super) fn waiting_recorder_fact(&mut self) -> Option<recording::Fact> {
-        self.lights.as_mut().and_then(|lights| lights.recorder.try_recv().ok())
-    }
-
-    /// Makes sure that there is media, for a connection of `participant` to come. Returns what is to be reported.
-    ///
-    /// A stage whose recording is lost is made anew only when nobody else stands on it: people who are connected
-    /// would be thrown out, and come back, and throw others out.
-    pub(super) async fn open_for(&mut self, participant: ParticipantId) -> Result<Vec<Command>, Error> {
-        let mut gone = Vec::new();
-        if let Some(lights) = &self.lights {
-            let others = lights.connections.keys().any(|connection| self.owner(*connection) != Some(participant));
-            if !lights.broken || others {
-                return Ok(gone);
-            }
-            gone = self.close().await;
-        }
-        self.open().await?;
-        Ok(gone)
+        self.lights.as_mut()?.files.reel_mut()?.facts.try_recv().ok()
     }
 
     /// Opens the worker's and the recorder's room, with a new tap between them, unless there are.
-    pub(super) async fn open(&mut self) -> Result<(), Error> {
+    pub(super) async fn open(&mut self, need: Need) -> Result<(), Error> {
         if self.lights.is_some() {
             return Ok(());
         }
         let key = self.recording_key().await?;
+        // A room that is open goes on with what space there is; if that is none, its recording says so.
+        if self.shared.recorder.reserve(self.room, need).await.is_err() {
+            tracing::warn!(room = %self.room, "the room goes on without the space that it was to have");
+        }
         let (tap, reader) = tap();
         let durability = tap.durability();
         let (worker_sender, worker) = mpsc::channel(WORKER_FACTS);
-        let (recorder_sender, recorder) = mpsc::channel(RECORDER_FACTS);
+        let (recorder_sender, facts) = mpsc::channel(RECORDER_FACTS);
         // Whatever an earlier actor left behind ends here.
         self.shared.media.close_room(self.room).await;
         self.shared.recorder.open_room(self.room, key, reader, recorder_sender);
@@ -126,12 +188,13 @@ impl<M: Media, R: Recording> Stage<M, R> {
             tracing::error!(room = %self.room, %error, "the room has no media worker");
             return Err(Error::Unavailable(Fault::Media(error)));
         }
+        let since = self.shared.clock.mono();
         self.lights = Some(Lights {
             worker,
-            recorder,
-            durability,
+            files: Files::Asked { reel: Reel { facts, durability }, since, way: Way::Handed },
+            lost: false,
+            pause: FIRST_PAUSE,
             flow: false,
-            broken: false,
             connections: HashMap::new(),
             owed: Vec::new(),
         });
@@ -140,13 +203,89 @@ impl<M: Media, R: Recording> Stage<M, R> {
 
     /// The key that the room is recorded under; `None`: it is not encrypted.
     async fn recording_key(&mut self) -> Result<Option<Arc<SessionKey>>, Error> {
-        if let Some(key) = &self.key {
+        if let Key::Is(key) = &self.key {
             return Ok(key.clone());
         }
         let key = recording_key(&self.shared, self.room).await?;
-        self.key = Some(key.clone());
+        self.key = Key::Is(key.clone());
         Ok(key)
     }
+
+    // ── the recording breaks and begins anew ─────────────────────────────────────────────────────────────────────
+
+    /// Gives the files up and stops media. `answered`: the recorder itself said that they are lost; otherwise it may
+    /// still be asked for them, and hang. Says whether that is news.
+    pub(super) async fn give_up(&mut self, answered: bool) -> bool {
+        let now = self.shared.clock.mono();
+        let Some(lights) = &mut self.lights else { return false };
+        lights.flow = false;
+        lights.owed.clear();
+        let news = !std::mem::replace(&mut lights.lost, true);
+        match &mut lights.files {
+            Files::Asked { way, .. } if !answered => {
+                if matches!(way, Way::Handed) {
+                    *way = Way::TakenBack;
+                }
+            }
+            Files::GivenUp { .. } => return news,
+            files => {
+                if matches!(files, Files::Written { since, .. } if now.since(*since) >= MENDED) {
+                    lights.pause = FIRST_PAUSE;
+                }
+                let again = now + lights.pause;
+                lights.pause = (lights.pause * 2).min(LONGEST_PAUSE);
+                if let Files::Asked { reel, .. } | Files::Written { reel, .. } =
+                    std::mem::replace(files, Files::GivenUp { again })
+                {
+                    // Whatever the recorder still says of these files is for the database alone.
+                    let (shared, room, owners) = (Arc::clone(&self.shared), self.room, self.owners.clone());
+                    tokio::spawn(async move { keep_originals(&shared, room, &owners, reel.facts).await });
+                }
+            }
+        }
+        self.shared.media.set_flow(self.room, false).await;
+        self.shared.media.set_tap(self.room, None).await;
+        news
+    }
+
+    /// Asks for new files if it is time to.
+    pub(super) fn ask_again(&mut self) {
+        let now = self.shared.clock.mono();
+        // It was opened with the key, or without.
+        let Key::Is(key) = &self.key else { return };
+        let Some(lights) = &mut self.lights else { return };
+        if !matches!(lights.files, Files::GivenUp { again } if again <= now) {
+            return;
+        }
+        let (tap, reader) = tap();
+        let durability = tap.durability();
+        let (sender, facts) = mpsc::channel(RECORDER_FACTS);
+        self.shared.recorder.open_room(self.room, key.clone(), reader, sender);
+        for (connection, wire) in &lights.connections {
+            self.shared.recorder.open_original(self.room, *connection, wire.label.to_owned());
+        }
+        lights.files = Files::Asked { reel: Reel { facts, durability }, since: now, way: Way::Kept(tap) };
+    }
+
+    /// The recorder can write: from here on the room's media goes into its files. Says whether it had been lost.
+    pub(super) async fn begin(&mut self) -> bool {
+        let now = self.shared.clock.mono();
+        let Some(lights) = &mut self.lights else { return false };
+        let Files::Asked { reel, way, .. } = std::mem::replace(&mut lights.files, Files::GivenUp { again: now }) else {
+            return false;
+        };
+        if matches!(way, Way::TakenBack) || reel.durability.is_lost() {
+            // Nothing is tapped any more for the files that it made: others are asked for at once.
+            return false;
+        }
+        lights.files = Files::Written { reel, since: now };
+        if let Way::Kept(tap) = way {
+            self.shared.media.set_tap(self.room, Some(tap)).await;
+        }
+        std::mem::replace(&mut lights.lost, false)
+    }
+
+    // ── people and their connections ─────────────────────────────────────────────────────────────────────────────
 
     /// Answers an offer; the recorder hears of the connection before its first packet can come.
     pub(super) async fn connect(
@@ -159,9 +298,10 @@ impl<M: Media, R: Recording> Stage<M, R> {
         let Some(lights) = &mut self.lights else {
             return Err(Error::Unavailable(Fault::Media(ConnectError::Unknown)));
         };
-        self.shared.recorder.open_original(self.room, connection, label(role).to_owned());
+        let label = label(role);
+        self.shared.recorder.open_original(self.room, connection, label.to_owned());
         self.owners.insert(connection, participant);
-        lights.connections.insert(connection, Vec::new());
+        lights.connections.insert(connection, Wire { label, slots: Vec::new() });
         let join = Join { connection, participant, offer };
         answered(self.shared.media.connect(self.room, join)).await.map_err(|error| {
             self.forget(connection);
@@ -197,10 +337,14 @@ impl<M: Media, R: Recording> Stage<M, R> {
         }
     }
 
+    pub(super) async fn ask_for_keyframe(&self, connection: ConnectionId, source: Source) {
+        self.shared.media.ask_for_keyframe(self.room, connection, source).await;
+    }
+
     /// Lets media flow, or stops it. Nothing flows on a stage whose recording is lost.
     pub(super) async fn set_flow(&mut self, flow: bool) {
         let Some(lights) = &mut self.lights else { return };
-        lights.flow = flow && !lights.broken;
+        lights.flow = flow && !lights.lost;
         let flow = lights.flow;
         if flow {
             for (connection, source) in std::mem::take(&mut lights.owed) {
@@ -221,34 +365,21 @@ impl<M: Media, R: Recording> Stage<M, R> {
         }
     }
 
-    /// Notes that the recording is lost; `false`: it was before, or there is none.
-    pub(super) fn mark_broken(&mut self) -> bool {
-        self.lights.as_mut().is_some_and(|lights| !std::mem::replace(&mut lights.broken, true))
-    }
-
     /// Ends all media and has the originals finished. Returns what is to be reported of the connections.
     pub(super) async fn close(&mut self) -> Vec<Command> {
-        let Some(mut lights) = self.lights.take() else { return Vec::new() };
+        let Some(lights) = self.lights.take() else { return Vec::new() };
         self.shared.media.set_flow(self.room, false).await;
         self.shared.media.close_room(self.room).await;
         self.shared.recorder.close_room(self.room);
         let (shared, room, owners) = (Arc::clone(&self.shared), self.room, self.owners.clone());
-        self.finishing.spawn(async move {
-            let collected = async {
-                while let Some(fact) = lights.recorder.recv().await {
-                    match fact {
-                        recording::Fact::Finished { connection, original } => {
-                            keep_original(&shared, room, owners.get(&connection).copied(), connection, original).await;
-                        }
-                        recording::Fact::Closed => return,
-                        recording::Fact::Started { .. } | recording::Fact::Lost { .. } => {}
-                    }
+        if let Files::Asked { reel, .. } | Files::Written { reel, .. } = lights.files {
+            self.finishing.spawn(async move {
+                let collected = keep_originals(&shared, room, &owners, reel.facts);
+                if timeout(FINISH_WITHIN, collected).await.is_err() {
+                    tracing::error!(%room, "the recorder did not finish a room's originals in time");
                 }
-            };
-            if timeout(FINISH_WITHIN, collected).await.is_err() {
-                tracing::error!(%room, "the recorder did not finish a room's originals in time");
-            }
-        });
+            });
+        }
         let last_seen = self.shared.clock.mono();
         let gone = lights.connections.into_keys();
         gone.map(|connection| Command::Disconnected { connection, last_seen }).collect()
@@ -274,17 +405,33 @@ impl<M: Media, R: Recording> Stage<M, R> {
         self.lights.is_none() && self.finishing.is_empty()
     }
 
-    pub(super) fn is_flowing(&self) -> bool {
-        self.lights.as_ref().is_some_and(|lights| lights.flow)
+    /// Whether there is media, or could be.
+    pub(super) fn is_lit(&self) -> bool {
+        self.lights.is_some()
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.lights.as_ref().is_some_and(|lights| lights.broken)
-    }
-
-    /// Whether media flows and the recorder has not acknowledged for longer than `limit`.
+    /// Whether the recorder has said nothing for longer than `limit`, as far as nobody knows that yet.
     pub(super) fn is_silent(&self, now: MonoTime, limit: Duration) -> bool {
-        self.lights.as_ref().is_some_and(|lights| lights.flow && !lights.durability.is_fresh(now, limit))
+        self.lights.as_ref().is_some_and(|lights| match &lights.files {
+            Files::Asked { since, .. } => !lights.lost && now.since(*since) > limit,
+            // Of a tap that was given up, whoever did it is about to say so, and why.
+            Files::Written { reel, since } => {
+                let Reel { durability, .. } = reel;
+                now.since(*since) > limit && !durability.is_lost() && !durability.is_fresh(now, limit)
+            }
+            Files::GivenUp { .. } => false,
+        })
+    }
+
+    /// Whether the tap that is in use now was given up by either end.
+    pub(super) fn tap_is_lost(&self) -> bool {
+        let reel = self.lights.as_ref().and_then(|lights| lights.files.reel());
+        reel.is_some_and(|reel| reel.durability.is_lost())
+    }
+
+    /// The time up to which everything is on disk; `None` while nothing is recorded.
+    pub(super) fn durable_until(&self) -> Option<MonoTime> {
+        self.lights.as_ref()?.files.reel()?.durability.durable_until()
     }
 
     pub(super) fn owner(&self, connection: ConnectionId) -> Option<ParticipantId> {
@@ -310,17 +457,17 @@ impl<M: Media, R: Recording> Stage<M, R> {
         slots: Vec<Slot>,
     ) -> Option<(ParticipantId, SessionEvent)> {
         let owner = self.owner(connection)?;
-        let shown = self.lights.as_mut()?.connections.get_mut(&connection)?;
-        *shown = slots.into_iter().map(SlotView::from).collect();
-        Some((owner, SessionEvent::Slots { connection, slots: shown.clone() }))
+        let wire = self.lights.as_mut()?.connections.get_mut(&connection)?;
+        wire.slots = slots.into_iter().map(SlotView::from).collect();
+        Some((owner, SessionEvent::Slots { connection, slots: wire.slots.clone() }))
     }
 
     /// What this person's connections show, for who subscribes in mid-call.
     pub(super) fn slots_of(&self, participant: ParticipantId) -> Vec<SessionEvent> {
         let connections = self.lights.iter().flat_map(|lights| &lights.connections);
         connections
-            .filter(|(connection, slots)| self.owner(**connection) == Some(participant) && !slots.is_empty())
-            .map(|(connection, slots)| SessionEvent::Slots { connection: *connection, slots: slots.clone() })
+            .filter(|(connection, wire)| self.owner(**connection) == Some(participant) && !wire.slots.is_empty())
+            .map(|(connection, wire)| SessionEvent::Slots { connection: *connection, slots: wire.slots.clone() })
             .collect()
     }
 
@@ -332,6 +479,30 @@ impl<M: Media, R: Recording> Stage<M, R> {
                 tracing::error!(room = %self.room, %error, "the room's media worker does not answer");
                 Error::Unavailable(Fault::Media(error))
             }
+        }
+    }
+}
+
+/// Takes what the recorder says of files that are being finished, or were given up, into the database.
+async fn keep_originals<M, R>(
+    shared: &Shared<M, R>,
+    room: RoomId,
+    owners: &HashMap<ConnectionId, ParticipantId>,
+    mut facts: mpsc::Receiver<recording::Fact>,
+) {
+    while let Some(fact) = facts.recv().await {
+        match fact {
+            recording::Fact::Finished { connection, original } | recording::Fact::GivenUp { connection, original } => {
+                keep_original(shared, room, owners.get(&connection).copied(), connection, original).await;
+            }
+            recording::Fact::Closed => return,
+            recording::Fact::Ready
+            | recording::Fact::Started { .. }
+            | recording::Fact::Head { .. }
+            | recording::Fact::KeyframeWanted { .. }
+            | recording::Fact::PictureMissing { .. }
+            | recording::Fact::PictureBack { .. }
+            | recording::Fact::Lost { .. } => {}
         }
     }
 }

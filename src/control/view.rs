@@ -21,6 +21,8 @@ pub(super) struct View<'a> {
     pub(super) sends_codes: bool,
     pub(super) consent_text_version: &'a str,
     pub(super) held_back: bool,
+    /// Up to when everything is on disk.
+    pub(super) durable_until: Option<Timestamp>,
     pub(super) now: Timestamp,
 }
 
@@ -118,13 +120,14 @@ impl View<'_> {
                     place: state.place(),
                     connected: state.is_connected(),
                     sources: state.sources(),
+                    not_recorded: if runs || other.id == participant { state.missing_pictures() } else { Vec::new() },
                     waiting_since: state.waiting_since(),
                     attested_beside: state.attested_beside(),
                 })
                 .collect(),
             missing: room.missing(),
             flow: room.flow() && !self.held_back,
-            recording: self.recording(),
+            recording: RecordingView { durable_until: self.durable_until.filter(|_| runs), ..self.recording() },
             suspended: room.suspended(),
             features: room.features().collect(),
             outcome: room.outcome(),
@@ -146,7 +149,7 @@ impl View<'_> {
             Recording::On => (RecordingState::On, None),
             Recording::Lost(fault) => (RecordingState::Lost, Some(fault)),
         };
-        RecordingView { state, fault }
+        RecordingView { state, fault, durable_until: None }
     }
 
     /// Everyone, with what the booking and what the rules know of them.

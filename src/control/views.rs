@@ -400,6 +400,10 @@ pub struct RecordingView {
     pub state: RecordingState,
     /// Why it is not, when it is `lost`.
     pub fault: Option<RecordingFault>,
+    /// Up to when everything that came in is on disk, RFC 3339: a second or less behind the server's time, or the disk
+    /// is slow. Told to the operator while the room is recorded; `null` otherwise.
+    #[schema(example = "2026-01-13T09:04:59.4Z")]
+    pub durable_until: Option<Timestamp>,
 }
 
 /// What a join link tells before a code was typed. No names.
@@ -592,6 +596,9 @@ pub struct ParticipantView {
     pub connected: bool,
     /// What the server receives from them now.
     pub sources: Vec<Source>,
+    /// Pictures of theirs that arrive and cannot be recorded, because no keyframe comes however often it is asked for.
+    /// Told to the operator and to the person themselves.
+    pub not_recorded: Vec<Source>,
     /// Since when they have been in the waiting room, RFC 3339; `null` unless they are there.
     #[schema(example = "2026-01-13T08:53:02Z")]
     pub waiting_since: Option<Timestamp>,

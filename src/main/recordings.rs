@@ -1,6 +1,5 @@
 //! `verify`, `export` and `repair`: recordings and packages, looked at from outside of a node.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,20 +9,21 @@ use serde_json::{Value, json};
 use sportello::audit;
 use sportello::config::{Config, Sources};
 use sportello::id::RoomId;
-use sportello::objects::{ObjectReader, Objects};
-use sportello::recording::manifest::{ChainFacts, MANIFEST, Manifest, SIGNATURE};
+use sportello::recording::manifest::{ChainFacts, MANIFEST, Manifest};
 use sportello::recording::package::{
-    Checks, Found, Kind, LineFault, PackageFault, PackageFiles, PackageReport, Place, ReadSeek, StoredFolder,
-    StoredTar, check_package, export_plain, is_encrypted, package_name,
+    Checks, LineFault, PackageFault, PackageFiles, PackageReport, Place, check_package, export_plain, is_encrypted,
+    is_webm, package_name,
 };
+use sportello::recording::recover::{self, OriginalEnd, RecoveredOriginal};
 use sportello::recording::sign::PublicKey;
 use sportello::recording::timestamp::Authority;
-use sportello::recording::{self, VerifyError};
+use sportello::recording::{self, Original, VerifyError};
 use sportello::room::ledger;
 use sportello::store::{RecordingKey, Store};
 use sportello::vault::{KekFile, KeyEncryption as _, SessionKey, WrappedKey};
 use tokio::runtime::Runtime;
 
+use super::places::{InObjects, Recordings, Target, by_path};
 use super::progress::Progress;
 use super::{FAILED, USAGE, complain, say};
 
@@ -37,7 +37,7 @@ pub(crate) struct VerifyArguments {
     /// Default: secrets/signing.jwk in the configuration's data directory.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Certificates (PEM) of the authorities whose timestamps are believed. Default: sealing.timestamp_ca.
+    /// Certificates (PEM) of the authorities whose timestamps are believed. Default: `sealing.timestamp_ca`.
     #[arg(long, value_name = "FILE")]
     timestamp_ca: Option<PathBuf>,
     /// Print one JSON object per package, folder or ledger, and progress as objects on standard error.
@@ -64,6 +64,13 @@ pub(crate) struct ExportArguments {
     key_file: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(crate) struct RepairArguments {
+    /// A folder of recordings, or one room's folder in it, which is called by the room's id.
+    #[arg(value_name = "PATH")]
+    folder: PathBuf,
+}
+
 /// Why a command ends without a result.
 enum Stop {
     /// It failed, or something was found; it was said already if the text is empty.
@@ -73,6 +80,7 @@ enum Stop {
 }
 
 impl Stop {
+    #[expect(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
     fn failed(error: impl ToString) -> Self {
         Self::Failed(error.to_string())
     }
@@ -87,14 +95,6 @@ impl Stop {
         }
         code
     }
-}
-
-/// What a path or an id means.
-enum Target {
-    Package(String, Box<dyn PackageFiles>),
-    /// One original, or a folder of them.
-    Originals(PathBuf),
-    Lines(PathBuf),
 }
 
 pub(crate) fn verify(arguments: &VerifyArguments) -> ExitCode {
@@ -176,15 +176,16 @@ fn counted(number: usize, noun: &str) -> String {
 
 fn package_json(name: &str, report: &PackageReport, keys: &Keys) -> Value {
     let fault = |fault: &PackageFault| {
-        let mut value = json!({"file": fault.file, "problem": fault.problem.to_string()});
-        let (key, number) = match fault.place {
-            Some(Place::Cluster(number)) => ("cluster", number),
-            Some(Place::Segment(number)) => ("segment", number),
-            Some(Place::Line(number)) => ("line", number),
-            None => return value,
+        let (cluster, segment, line) = match fault.place {
+            Some(Place::Cluster(number)) => (Some(number), None, None),
+            Some(Place::Segment(number)) => (None, Some(number), None),
+            Some(Place::Line(number)) => (None, None, Some(number)),
+            None => (None, None, None),
         };
-        value[key] = number.into();
-        value
+        json!({
+            "file": fault.file, "cluster": cluster, "segment": segment, "line": line,
+            "problem": fault.problem.to_string(),
+        })
     };
     let manifest = report.manifest.as_ref();
     let timestamp = report.timestamp.as_ref();
@@ -327,6 +328,50 @@ fn export_target(arguments: &ExportArguments, mut settings: Settings<'_>) -> Res
     Ok(())
 }
 
+pub(crate) fn repair(arguments: &RepairArguments) -> ExitCode {
+    let folder = &arguments.folder;
+    if !folder.is_dir() {
+        complain(&format!("{}: no such folder", folder.display()));
+        return FAILED;
+    }
+    let mut progress = Progress::new("looked through", false);
+    let show = |done, total| progress.show(done, total);
+    // By its whole path: the folder may be named as «.».
+    let path = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+    let recovered =
+        if is_called_by_a_room(&path) { Ok(recover::recover_room(&path, show)) } else { recover::recover(&path, show) };
+    progress.clear();
+    let recovery = match recovered {
+        Ok(recovery) => recovery,
+        Err(error) => {
+            complain(&error.to_string());
+            return FAILED;
+        }
+    };
+    for RecoveredOriginal { room, original, end, .. } in &recovery.originals {
+        let file = &original.file;
+        let Original { clusters, .. } = original;
+        say(&match end {
+            OriginalEnd::Regular => format!("{room}/{file}: closed in order, {clusters} clusters"),
+            OriginalEnd::Cut { tail_bytes, lost_from } => format!(
+                "{room}/{file}: cut to its {clusters} whole clusters; {tail_bytes} bytes are kept beside it; nothing is in \
+                 it from {lost_from:.3} on"
+            ),
+        });
+    }
+    for error in &recovery.failed {
+        complain(&error.to_string());
+    }
+    if recovery.originals.is_empty() && recovery.failed.is_empty() {
+        say(&format!("{}: there are no originals of any room in it", folder.display()));
+    }
+    if recovery.failed.is_empty() { ExitCode::SUCCESS } else { FAILED }
+}
+
+fn is_called_by_a_room(folder: &Path) -> bool {
+    folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<RoomId>().is_ok())
+}
+
 /// Whose package it is, as its manifest says; the signature is for `verify` to judge.
 fn session_of(files: &dyn PackageFiles) -> io::Result<RoomId> {
     let mut bytes = Vec::new();
@@ -335,7 +380,7 @@ fn session_of(files: &dyn PackageFiles) -> io::Result<RoomId> {
 }
 
 fn has_encrypted(files: &dyn PackageFiles) -> io::Result<bool> {
-    for path in files.list()?.into_keys().filter(|path| path.ends_with(".webm")) {
+    for path in files.list()?.into_keys().filter(|path| is_webm(path)) {
         if is_encrypted(files, &path)? {
             return Ok(true);
         }
@@ -386,12 +431,13 @@ impl Settings<'_> {
                 Box::new(InObjects { objects, prefix, runtime: runtime.handle().clone() }),
             ));
         }
-        let folder = config.recorder().folder.join(room.to_string());
-        if folder.is_dir() {
+        let roots = config.recordings();
+        if let Some(folder) = recording::folder_of(&roots, room) {
             return Ok(Target::Originals(folder));
         }
-        let (place, folder) = (objects.place(), folder.display());
-        Err(Stop::Failed(format!("there is no package of {room} at {place}, and no recording at {folder}")))
+        let folders: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+        let (place, folders) = (objects.place(), folders.join(", "));
+        Err(Stop::Failed(format!("there is no package of {room} at {place}, and no recording of it in {folders}")))
     }
 
     fn keys(&self, arguments: &VerifyArguments) -> Result<Keys, Stop> {
@@ -460,96 +506,5 @@ impl Stop {
             Self::Failed(text) => Self::Failed(text.clone()),
             Self::Usage(text) => Self::Usage(text.clone()),
         }
-    }
-}
-
-fn by_path(path: &Path) -> io::Result<Vec<Target>> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(original) = [".chain.jsonl", ".rtcp.jsonl"].iter().find_map(|suffix| name.strip_suffix(suffix)) {
-        return Err(io::Error::other(format!("belongs to a recording: verify {original}.webm, which reads it")));
-    }
-    let is_package = |folder: &Path| folder.join(MANIFEST).exists() || folder.join(SIGNATURE).exists();
-    let package = |folder: &Path| Target::Package(folder.display().to_string(), Box::new(StoredFolder::new(folder)));
-    if path.is_dir() {
-        if is_package(path) {
-            return Ok(vec![package(path)]);
-        }
-        // A folder of packages.
-        let mut folders = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            folders.push(entry?.path());
-        }
-        folders.sort();
-        let packages: Vec<_> =
-            folders.iter().filter(|folder| is_package(folder)).map(|folder| package(folder)).collect();
-        return Ok(if packages.is_empty() { vec![Target::Originals(path.to_owned())] } else { packages });
-    }
-    let target = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("tar") => Target::Package(path.display().to_string(), Box::new(StoredTar::open(path)?)),
-        Some("json" | "jsonl") => Target::Lines(path.to_owned()),
-        _ => Target::Originals(path.to_owned()),
-    };
-    Ok(vec![target])
-}
-
-/// A room's recordings that are not sealed: its folder, or one original of it.
-struct Recordings {
-    folder: StoredFolder,
-    place: PathBuf,
-    stem: Option<String>,
-}
-
-impl Recordings {
-    fn new(path: &Path) -> io::Result<Self> {
-        let path = path.canonicalize()?;
-        if path.is_dir() {
-            return Ok(Self { folder: StoredFolder::new(&path), place: path, stem: None });
-        }
-        let place = path.parent().unwrap_or(&path).to_owned();
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        Ok(Self { folder: StoredFolder::new(&place), place, stem })
-    }
-
-    /// A room's folder is called by its id.
-    fn room(&self) -> Option<RoomId> {
-        self.place.file_name()?.to_str()?.parse().ok()
-    }
-}
-
-impl PackageFiles for Recordings {
-    fn list(&self) -> io::Result<BTreeMap<String, Found>> {
-        let mut files = self.folder.list()?;
-        if let Some(stem) = &self.stem {
-            files.retain(|path, _| path.strip_prefix(stem.as_str()).is_some_and(|rest| rest.starts_with('.')));
-        }
-        Ok(files)
-    }
-
-    fn open(&self, path: &str) -> io::Result<Box<dyn ReadSeek + '_>> {
-        self.folder.open(path)
-    }
-}
-
-/// A package where the configuration keeps them.
-struct InObjects {
-    objects: Objects,
-    prefix: String,
-    runtime: tokio::runtime::Handle,
-}
-
-impl PackageFiles for InObjects {
-    fn list(&self) -> io::Result<BTreeMap<String, Found>> {
-        let listed = self.runtime.block_on(self.objects.list(&self.prefix)).map_err(io::Error::other)?;
-        let below = format!("{}/", self.prefix);
-        let files = listed.into_iter().filter_map(|object| {
-            let found = Found { bytes: object.bytes, kind: Kind::File };
-            Some((object.path.strip_prefix(&below)?.to_owned(), found))
-        });
-        Ok(files.collect())
-    }
-
-    fn open(&self, path: &str) -> io::Result<Box<dyn ReadSeek + '_>> {
-        let reader = ObjectReader::open(&self.objects, &format!("{}/{path}", self.prefix), &self.runtime);
-        Ok(Box::new(reader.map_err(io::Error::other)?))
     }
 }

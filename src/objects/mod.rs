@@ -280,6 +280,25 @@ impl Objects {
         self.store.head(&self.key(path)?).await.map(|meta| meta.size).map_err(|error| self.failed(path, &error))
     }
 
+    /// Brings an object into a file, which is durable under its name when this returns, or not there.
+    ///
+    /// # Errors
+    /// Those of reading, and [`ObjectError::File`].
+    pub async fn fetch_file(&self, path: &str, file: &Path) -> Result<(), ObjectError> {
+        use std::io::Write as _;
+        let unwritable = |source| ObjectError::File { path: file.to_owned(), source };
+        let part = file.with_extension("part");
+        let mut to = File::create(&part).map_err(unwritable)?;
+        let (bytes, mut at) = (self.length(path).await?, 0);
+        while at < bytes {
+            let end = bytes.min(at + READ);
+            let block = self.get_range(path, at..end).await?;
+            to.write_all(&block).map_err(unwritable)?;
+            at = end;
+        }
+        to.sync_all().and_then(|()| fs::rename(&part, file)).map_err(unwritable)
+    }
+
     /// Reads an object back, all of it, and gives its length and SHA-256.
     ///
     /// # Errors

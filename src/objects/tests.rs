@@ -1,6 +1,8 @@
-//! A folder and an S3 server, asked the same things.
+//! A folder and an S3 server, asked the same things. `SPORTELLO_TEST_S3` names the server: `bash .ci/s3 cargo nextest
+//! run` starts one for the whole run. Without it, the test starts it itself.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::process::{Child, Command, Stdio};
 
 use tokio::runtime::Handle;
 
@@ -103,4 +105,65 @@ fn places_that_are_none_are_refused_with_a_reason() {
     let shown =
         format!("{:?}", ObjectsConfig { url: "s3://b".into(), access_key: Some(("id".into(), "secret".into())) });
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// A server that speaks S3 and checks signatures: `SPORTELLO_TEST_S3` names one, else `.ci/s3` starts it.
+struct S3Server {
+    address: String,
+    child: Option<Child>,
+}
+
+impl S3Server {
+    fn find() -> Self {
+        if let Ok(address) = std::env::var("SPORTELLO_TEST_S3") {
+            return Self { address, child: None };
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/s3");
+        let mut child = Command::new("bash")
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash is here");
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        assert!(!address.is_empty(), "bash .ci/s3 starts a server");
+        Self { address: address.trim().into(), child: Some(child) }
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // At the end of its input it ends the server, and itself.
+            drop(child.stdin.take());
+            let _ended = child.wait();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_keeps_what_it_is_given() {
+    let server = S3Server::find();
+    // Tests share the bucket: each takes a place of its own in it.
+    let place = uuid::Uuid::now_v7();
+    let bucket = |secret: &str| ObjectsConfig {
+        url: format!(
+            "s3://packages/{place}/node-1?endpoint=http://{}&region=eu-south-1&allow_http=true",
+            server.address
+        ),
+        access_key: Some(("test-key".into(), secret.into())),
+    };
+    let objects = Objects::open(&bucket("test-secret")).unwrap();
+    assert_eq!((objects.place(), objects.local_path("x")), (format!("s3://packages/{place}/node-1").as_str(), None));
+    keeps_what_it_is_given(&objects).await;
+    let above = ObjectsConfig { url: bucket("").url.replace("/node-1", ""), ..bucket("test-secret") };
+    let listed = Objects::open(&above).unwrap().list("node-1").await.unwrap();
+    let paths: Vec<_> = listed.iter().map(|object| object.path.as_str()).collect();
+    assert_eq!(paths, ["node-1/session-10/other"], "below the prefix");
+
+    let stranger = Objects::open(&bucket("guessed")).unwrap();
+    let refused = stranger.put_bytes("session-2/x", Bytes::from_static(b"x")).await;
+    assert!(matches!(&refused, Err(ObjectError::Failed { .. })), "{refused:?}");
+    assert_eq!(objects.list("session-2").await.unwrap(), []);
 }

@@ -1,15 +1,20 @@
 //! One participant connection: its sources, and the originals that they go into.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use super::Fact;
 use super::intake::{Intake, IntakeCounts, Outlet};
 use super::original::{Desk, Failure, Name, OpenOriginal};
+use super::quality::Skew;
 use super::timeline::SenderClock;
+use super::{Fact, Original};
 use crate::clock::{MonoTime, Now};
 use crate::id::ConnectionId;
 use crate::media::Source;
 use crate::rtp::{Codec, Packet, SenderReport};
+
+/// A picture of which nothing came for so long does not arrive. Shorter calls a camera off that only stutters.
+const ARRIVING: Duration = Duration::from_secs(1);
 
 /// A connection while it lasts.
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub(super) struct Connection {
     told: Vec<Source>,
     ended: bool,
     sender: SenderClock,
+    skew: Skew,
     intakes: BTreeMap<Source, Intake>,
     /// Microphone and camera.
     main: Option<OpenOriginal>,
@@ -39,6 +45,7 @@ impl Connection {
             told: Vec::new(),
             ended: false,
             sender: SenderClock::default(),
+            skew: Skew::default(),
             intakes: BTreeMap::new(),
             main: None,
             screen: None,
@@ -85,6 +92,13 @@ impl Connection {
     /// Takes a sender report in.
     pub(super) fn take_report(&mut self, source: Source, report: &SenderReport) {
         let placed = self.intakes.get_mut(&source).and_then(|intake| intake.report(report, &mut self.sender));
+        let sent = (i128::from(report.ntp) * 1_000_000_000) >> 32;
+        let arrival = report.arrival.as_nanos();
+        let skew = placed.and_then(|placed| self.skew.observe(source, sent, arrival, placed.as_nanos()));
+        if let Some(skew) = skew {
+            let apart = Duration::from_nanos(skew.unsigned_abs());
+            metrics::histogram!("sportello_recording_skew_seconds").record(apart.as_secs_f64());
+        }
         if let Some(original) = self.original(source) {
             original.note_report(source, report, placed);
         }
@@ -116,6 +130,9 @@ impl Connection {
                 && original.write(waiting, desk)?
             {
                 tell_started(self.id, &original.sources(), &mut self.told, facts);
+                if let Some(original) = original.head_to_tell(now.mono) {
+                    facts.push_back(Fact::Head { connection: self.id, original });
+                }
             }
         }
         Ok(())
@@ -138,6 +155,24 @@ impl Connection {
         }
         self.intakes.clear();
         Ok(())
+    }
+
+    /// Lets go of every original as it is; gives what is on disk for sure.
+    pub(super) fn give_up(self) -> impl Iterator<Item = Original> {
+        [self.main, self.screen].into_iter().flatten().filter_map(OpenOriginal::give_up)
+    }
+
+    /// Pictures that arrive, and whether none of it can be recorded before a keyframe comes.
+    pub(super) fn pictures(&self, now: MonoTime) -> impl Iterator<Item = (Source, bool)> {
+        let arriving = self
+            .intakes
+            .iter()
+            .filter(move |(source, intake)| !source.is_audio() && now.since(intake.newest()) < ARRIVING);
+        arriving.map(|(source, intake)| {
+            let original = if *source == Source::Screen { &self.screen } else { &self.main };
+            let awaited = original.as_ref().is_some_and(|original| original.awaits_keyframe(*source));
+            (*source, awaited || intake.awaits_keyframe())
+        })
     }
 
     /// The wall clock was set.

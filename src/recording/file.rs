@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
+use super::space::{self, Hold};
 use crate::media::RecordingFault;
 use crate::vault::{FileSealer, SealError, SessionKey};
 
@@ -19,6 +20,14 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder's list of names durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that may still be written below a folder.
+    fn free(&self, folder: &Path) -> io::Result<u64> {
+        space::free(folder)
+    }
+    /// Makes a file that takes bytes of the disk without their being written.
+    fn hold(&self, path: &Path) -> io::Result<Box<dyn Hold>> {
+        space::hold(path)
+    }
 }
 
 /// A file that only grows.
@@ -122,7 +131,7 @@ impl DiskError {
             return RecordingFault::WriteFailed;
         };
         match (self, source.kind()) {
-            (_, Kind::StorageFull | Kind::QuotaExceeded) => RecordingFault::DiskFull,
+            (_, Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge) => RecordingFault::DiskFull,
             (
                 Self::Open { .. },
                 Kind::PermissionDenied

@@ -126,8 +126,10 @@ pub(super) struct Intake {
     gaps: u64,
     /// Frames left out by the time of the newest whole one.
     left_out: u64,
-    /// The same when the damage began; `None`: there is none.
-    damage: Option<u64>,
+    /// When the damage began, and the same then; `None`: there is none.
+    damage: Option<(MonoTime, u64)>,
+    /// Media time of the newest keyframe.
+    keyframe: Option<MonoTime>,
     /// Media time at which the newest block ends.
     end: Option<MonoTime>,
     /// Something was lost since that block: what is missing after it is no silence.
@@ -165,6 +167,7 @@ impl Intake {
             gaps: 0,
             left_out: 0,
             damage: None,
+            keyframe: None,
             end: None,
             lost: false,
             newest: MonoTime::ZERO,
@@ -201,7 +204,12 @@ impl Intake {
         if !packet.payload.is_empty() {
             self.newest = self.newest.max(arrival);
         }
+        let before = self.reorder.counts().recovered;
         self.reorder.push(packet, &mut released);
+        let recovered = self.reorder.counts().recovered - before;
+        if recovered > 0 {
+            metrics::counter!("sportello_recording_recovered_packets_total").increment(recovered);
+        }
         self.work(&mut released, arrival, outlet);
     }
 
@@ -226,6 +234,11 @@ impl Intake {
             self.clock.correct(report.ssrc, report.rtp_timestamp, moment);
         }
         placed
+    }
+
+    /// Whether this is a picture of which nothing can be decoded before a keyframe.
+    pub(super) fn awaits_keyframe(&self) -> bool {
+        self.codec == Codec::Vp8 && self.frames.awaits_keyframe()
     }
 
     /// Arrival of the oldest packet that is not in a block yet.
@@ -267,7 +280,7 @@ impl Intake {
         if !self.frames.awaits_keyframe() {
             self.left_out = self.frames.counts().left_out();
         } else if self.damage.is_none() {
-            self.damage = Some(self.left_out);
+            self.damage = Some((at, self.left_out));
             self.lost = true;
             outlet.events.push((at, Event::Damaged));
         }
@@ -306,9 +319,14 @@ impl Intake {
         let at = self.place(frame.ssrc, frame.timestamp, frame.arrival, outlet);
         self.watch_silence(at, Duration::ZERO, outlet);
         if frame.keyframe.is_some() {
-            if let Some(before) = self.damage.take() {
+            if let Some((since, before)) = self.damage.take() {
+                let damaged = frame.arrival.since(since).as_secs_f64();
+                metrics::histogram!("sportello_recording_damage_seconds").record(damaged);
                 let left_out = self.frames.counts().left_out().saturating_sub(before);
                 outlet.events.push((frame.arrival, Event::Mended(left_out)));
+            }
+            if let Some(last) = self.keyframe.replace(at) {
+                metrics::histogram!("sportello_recording_keyframe_gap_seconds").record(at.since(last).as_secs_f64());
             }
             outlet.events.push((at, Event::Keyframe));
         }

@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::canonical::{CanonicalError, canonical};
+use super::quality::OriginalQuality;
+use super::voice::VoiceReport;
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::Source;
 
@@ -125,21 +127,7 @@ pub struct ParticipantFacts {
     /// When they agreed.
     pub consented: Option<Timestamp>,
     /// What their microphone brought.
-    pub voice: Option<VoiceFacts>,
-}
-
-/// What was heard of one person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VoiceFacts {
-    /// Speech, milliseconds.
-    pub speech_ms: u64,
-    /// Sound that is no speech, and silence, milliseconds.
-    pub silence_ms: u64,
-    /// Sound that is cut off at the top, milliseconds.
-    pub clipped_ms: u64,
-    /// Level of the speech, hundredths of a decibel below full scale (negative).
-    pub level_cb: i64,
+    pub voice: Option<VoiceReport>,
 }
 
 /// One original.
@@ -170,6 +158,8 @@ pub struct OriginalFacts {
     pub chain_head: String,
     /// Whether it was closed in order; otherwise a note in `recovery` says what was lost.
     pub complete: bool,
+    /// How good it is: what was lost, damaged or late, and how long the disk took.
+    pub quality: OriginalQuality,
 }
 
 /// `session.webm`.

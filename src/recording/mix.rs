@@ -298,15 +298,14 @@ fn interpolate(input: &[f32], count: usize, into: &mut Vec<f32>) {
     for n in 0..count {
         let position = 1.0 + approximate_count(n) * step;
         let left = floor(position);
-        let Some(&[a, b, c, d]) = input.get(left - 1..left + 3) else {
+        let Some(&[before, from, to, after]) = input.get(left - 1..left + 3) else {
             return;
         };
-        let t = fraction(position);
-        let (slope_b, slope_c) = ((c - a) / 2.0, (d - b) / 2.0);
-        let rise = c - b;
-        into.push(
-            b + t * (slope_b + t * (3.0 * rise - 2.0 * slope_b - slope_c + t * (slope_b + slope_c - 2.0 * rise))),
-        );
+        let (rise, slope, next_slope) = (to - from, (to - before) / 2.0, (after - from) / 2.0);
+        let share = fraction(position);
+        let bend = 3.0 * rise - 2.0 * slope - next_slope;
+        let twist = slope + next_slope - 2.0 * rise;
+        into.push(from + share * (slope + share * (bend + share * twist)));
     }
 }
 

@@ -134,6 +134,11 @@ impl Muxer {
         self.pending.insert(at, block);
     }
 
+    /// Whether a source's inter-frames are dropped: its first keyframe in this file has not come.
+    pub(super) fn awaits_keyframe(&self, source: Source) -> bool {
+        !self.begun.contains(&source)
+    }
+
     /// Arrival of the oldest block that was not cut yet.
     pub(super) fn waiting_since(&self) -> Option<MonoTime> {
         self.pending.iter().map(|block| block.arrival).min()

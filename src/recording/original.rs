@@ -17,6 +17,10 @@ use crate::media::{RecordingFault, Source};
 use crate::rtp::{Codec, Packet, SenderReport, Ssrc};
 use crate::vault::SessionKey;
 
+/// How often is told how far an original is on disk. Shorter costs a report to the room each; longer makes what is
+/// published of it older.
+const HEAD_EVERY: Duration = Duration::from_secs(5);
+
 /// Lines beside the file wait so long for a cluster to be synced with.
 const LINES_WAIT: Duration = Duration::from_secs(1);
 
@@ -113,6 +117,8 @@ pub(super) struct OpenOriginal {
     took: Took,
     /// What is on disk for sure.
     synced: Option<Original>,
+    /// When that was told last.
+    head_told: Option<MonoTime>,
 }
 
 /// How long the disk took for the last append and sync, microseconds.
@@ -136,6 +142,7 @@ impl OpenOriginal {
             lines_since: None,
             took: Took::default(),
             synced: None,
+            head_told: None,
         }
     }
 
@@ -196,6 +203,25 @@ impl OpenOriginal {
     /// Arrival of the oldest block that is not on disk.
     pub(super) fn waiting_since(&self) -> Option<MonoTime> {
         self.muxer.waiting_since()
+    }
+
+    /// Whether a picture's inter-frames are dropped until its first keyframe in this file.
+    pub(super) fn awaits_keyframe(&self, source: Source) -> bool {
+        !source.is_audio() && self.muxer.awaits_keyframe(source)
+    }
+
+    /// What is on disk for sure, when it is time to tell that again.
+    pub(super) fn head_to_tell(&mut self, now: MonoTime) -> Option<Original> {
+        if self.head_told.is_some_and(|told| now.since(told) < HEAD_EVERY) {
+            return None;
+        }
+        self.head_told = Some(now);
+        self.synced.clone()
+    }
+
+    /// Lets go of the files as they are; what is said of them is what was synced. `None`: nothing ever was.
+    pub(super) fn give_up(self) -> Option<Original> {
+        self.synced
     }
 
     /// The sources that the file has, or would now get, tracks for.

@@ -12,6 +12,8 @@ use super::Fact;
 use super::connection::Connection;
 use super::file::{Disk, prove_writable};
 use super::original::Desk;
+use super::pictures::Pictures;
+use super::space::{Purse, Reserved};
 use crate::clock::{Clock, MonoTime, Now};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::RecordingFault;
@@ -40,6 +42,7 @@ pub(super) struct RoomRecording {
     state: State,
     numbers: HashMap<String, u32>,
     connections: BTreeMap<ConnectionId, Connection>,
+    pictures: Pictures,
     /// An item of a connection that was not announced when it was taken.
     early: Option<Tapped>,
     /// Both clocks at the last tick.
@@ -57,16 +60,29 @@ enum State {
     },
 }
 
+/// What a room's recording begins with.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) room: RoomId,
+    pub(super) folder: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    /// The bytes that the room holds, and how many it must hold to begin.
+    pub(super) space: Option<(Purse, u64)>,
+    /// What everything is encrypted under; `None`: it is not.
+    pub(super) key: Option<Arc<SessionKey>>,
+    pub(super) tap: TapReader,
+    pub(super) facts: mpsc::Sender<Fact>,
+}
+
 impl RoomRecording {
-    pub(super) fn open(
-        room: RoomId,
-        folder: PathBuf,
-        disk: Arc<dyn Disk>,
-        key: Option<Arc<SessionKey>>,
-        tap: TapReader,
-        facts: mpsc::Sender<Fact>,
-        now: MonoTime,
-    ) -> Self {
+    pub(super) fn open(opening: Opening, now: MonoTime) -> Self {
+        let Opening { room, folder, disk, space, key, tap, facts } = opening;
+        // Taken before anything is written: the probe, too, draws on it.
+        let held = space.as_ref().map(|(purse, ahead)| purse.hold_at_least(*ahead, 0));
+        let disk = match space {
+            Some((purse, _)) => Arc::new(Reserved { disk, purse }),
+            None => disk,
+        };
         let mut recording = Self {
             room,
             folder,
@@ -77,12 +93,18 @@ impl RoomRecording {
             state: State::Recording,
             numbers: HashMap::new(),
             connections: BTreeMap::new(),
+            pictures: Pictures::default(),
             early: None,
             clocks: None,
         };
-        match prove_writable(recording.disk.as_ref(), &recording.folder) {
-            Ok(()) => recording.tap.acknowledge(now),
-            Err(error) => recording.lose(error.fault(), &error),
+        let proved = prove_writable(recording.disk.as_ref(), &recording.folder);
+        match (proved, held) {
+            (Err(error), _) => recording.lose(error.fault(), &error),
+            (Ok(()), Some(Err(error))) => recording.lose(error.fault(), &error),
+            (Ok(()), _) => {
+                recording.tap.acknowledge(now);
+                recording.facts.unsent.push_back(Fact::Ready);
+            }
         }
         recording.facts.send();
         recording
@@ -104,6 +126,7 @@ impl RoomRecording {
         self.write(now, clock);
         if self.state == State::Recording {
             self.acknowledge(now.mono, drained);
+            self.pictures.look(&self.connections, now.mono, &mut self.facts.unsent);
         }
         if drained == Drained::Ended {
             self.close(now, clock);
@@ -265,7 +288,10 @@ impl RoomRecording {
         metrics::counter!("sportello_recording_lost_total").increment(1);
         // The worker stops at its next packet, however long the news takes to the room's actor.
         self.tap.give_up();
-        self.connections.clear();
+        for (connection, entry) in std::mem::take(&mut self.connections) {
+            let originals = entry.give_up();
+            self.facts.unsent.extend(originals.map(|original| Fact::GivenUp { connection, original }));
+        }
         self.state = State::Lost;
         self.facts.unsent.push_back(Fact::Lost { fault });
     }

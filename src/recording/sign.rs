@@ -22,7 +22,7 @@ pub const TIMESTAMP_TYPE: &str = "sportello-timestamp";
 /// The header's `typ` of the signed note that a package was destroyed.
 pub const DESTRUCTION_TYPE: &str = "sportello-destruction+json";
 
-/// An Ed25519 key of 32 bytes as a SubjectPublicKeyInfo begins (RFC 8410 §4).
+/// An Ed25519 key of 32 bytes as a `SubjectPublicKeyInfo` begins (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A key file is not longer than this; something longer is another file.

@@ -128,7 +128,7 @@ pub fn verify_original(
     let path = path.to_owned();
     match read_chain(&chain).and_then(|chain| check_original(&chain, file, &name, key, progress)) {
         Ok(Checked { bytes, clusters, chain_head, finished, encrypted }) => {
-            Ok(FileReport { path, bytes, clusters, finished, encrypted, chain_head })
+            Ok(FileReport { path, bytes, clusters, chain_head, finished, encrypted })
         }
         Err(Fault::Unreadable(source)) => Err(VerifyError::Unreadable { path, source }),
         Err(Fault::Broken { piece, difference }) => Err(VerifyError::Broken { path, cluster: piece, difference }),

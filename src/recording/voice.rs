@@ -156,6 +156,8 @@ fn whole(level: f32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_precision_loss, reason = "samples of a minute fit anywhere")]
+
     use super::*;
 
     /// So many frames of noise, with a tone on it.

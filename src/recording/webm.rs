@@ -209,8 +209,11 @@ fn element(tag: &Tag) -> Result<Vec<u8>, TagWriterError> {
 
 /// A segment's head with a size (RFC 8794 §4): eight bytes, so that the front keeps its length.
 fn closed_segment(size: u64) -> [u8; 12] {
-    let [_, a, b, c, d, e, f, g] = size.to_be_bytes();
-    [0x18, 0x53, 0x80, 0x67, 0x01, a, b, c, d, e, f, g]
+    let mut head = OPEN_SEGMENT;
+    if let Some(place) = head.last_chunk_mut() {
+        *place = ((1_u64 << 56) | size).to_be_bytes();
+    }
+    head
 }
 
 /// An element that readers skip (RFC 8794 §11.3.2), of exactly this length; one byte cannot be filled, and none need not.

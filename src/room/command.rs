@@ -153,6 +153,22 @@ pub enum Command {
     },
     /// The recorder writes again, into new files.
     RecordingResumed,
+    /// A picture arrives and nothing of it can be recorded, because no keyframe comes.
+    PictureMissing {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Which source.
+        source: Source,
+        /// Since when.
+        since: MonoTime,
+    },
+    /// It is recorded again, or does not arrive any more.
+    PictureBack {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// Which source.
+        source: Source,
+    },
     /// An original was found unfinished when the node came up, and was cut to its last whole cluster.
     RecordingRecovered {
         /// Whose.

@@ -83,6 +83,14 @@ impl Draft<'_> {
                 }
                 Ok(())
             }
+            Command::PictureMissing { connection, source, since } => {
+                self.picture_missing(connection, source, since);
+                Ok(())
+            }
+            Command::PictureBack { connection, source } => {
+                self.picture_back(connection, source);
+                Ok(())
+            }
             Command::RecordingRecovered { participant, connection, file, until_ms, tail_bytes } => {
                 self.emit(Event::RecordingRecovered { participant, connection, file, until_ms, tail_bytes });
                 Ok(())
@@ -431,6 +439,27 @@ impl Draft<'_> {
         if news && met {
             self.emit(Event::RecordingLost { reason });
         }
+    }
+
+    fn picture_missing(&mut self, connection: ConnectionId, source: Source, since: MonoTime) {
+        let ago_ms = self.ms_since(since);
+        if let Some(participant) = self.owner_of_picture(connection, source, false) {
+            self.emit(Event::PictureMissing { participant, connection, source, ago_ms });
+        }
+    }
+
+    fn picture_back(&mut self, connection: ConnectionId, source: Source) {
+        if let Some(participant) = self.owner_of_picture(connection, source, true) {
+            self.emit(Event::PictureBack { participant, connection, source });
+        }
+    }
+
+    /// Whose picture it is, if it is known to be `missing` or not to be.
+    fn owner_of_picture(&self, connection: ConnectionId, source: Source, missing: bool) -> Option<ParticipantId> {
+        self.room.people.iter().find_map(|person| {
+            let link = person.link().filter(|link| link.id == connection)?;
+            (link.missing.contains(&source) == missing).then_some(person.id)
+        })
     }
 
     // ---- The node and the time

@@ -96,6 +96,11 @@ pub enum Event {
     RecordingLost { reason: RecordingFault },
     /// It is recorded again, in new files.
     RecordingResumed,
+    /// A picture arrives and nothing of it can be recorded, because no keyframe comes; `ago_ms`: since how long before
+    /// this entry.
+    PictureMissing { participant: ParticipantId, connection: ConnectionId, source: Source, ago_ms: u64 },
+    /// It is recorded again, or does not arrive any more.
+    PictureBack { participant: ParticipantId, connection: ConnectionId, source: Source },
     /// An original that a crash left unfinished was cut to its last whole cluster: it goes on for `until_ms` from its
     /// beginning, and the `tail_bytes` after that are kept beside it.
     RecordingRecovered {

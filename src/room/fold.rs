@@ -1,6 +1,6 @@
 //! How a room becomes what it is: by its events, and by nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::presence::{Absences, Presence, earlier, later};
 use super::state::{Flow, Integrity, Meeting, Room, State};
 use super::{Entry, Event, Profile, Role};
 use crate::clock::{MonoTime, Now};
-use crate::id::{ParticipantId, RoomId};
+use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::Source;
 
 /// How long after the last media the ledger must go on for that media to be on disk for sure: the longest silence of
@@ -121,7 +121,7 @@ impl Room {
     pub fn apply(&mut self, entry: &Entry) {
         let now = whole_millis(Now { mono: entry.mono, wall: entry.wall });
         match &entry.event {
-            Event::Booked { .. } | Event::RecordingRecovered { .. } => {}
+            Event::Booked { .. } | Event::RecordingRecovered { .. } | Event::WallClockSet { .. } => {}
             Event::Rescheduled { start, end } => self.move_to(now, *start, *end),
             Event::Cancelled => self.end_with(now, State::Cancelled),
             Event::AdmissionOpened => self.state = State::Waiting,
@@ -158,7 +158,12 @@ impl Room {
                 // The recorder may notice seconds later, when the room has just been suspended for another reason.
                 self.recording.hole |= self.first_live.is_some();
                 // What is on disk so far says nothing about what comes: each original begins anew.
-                self.people.iter_mut().for_each(|person| person.recorded.clear());
+                for person in &mut self.people {
+                    person.recorded.clear();
+                    if let Some(link) = person.link_mut() {
+                        link.missing.clear();
+                    }
+                }
             }
             Event::RecordingResumed => self.recording.fault = None,
             Event::PresenceHeld { ago_ms } => {
@@ -178,7 +183,16 @@ impl Room {
                 self.set_flow(Flow::Suspended { reason: reason.clone(), stopped: Some(now.mono) });
             }
             Event::NodeRestarted => self.restart(now),
-            Event::WallClockSet { .. } => {}
+            Event::PictureMissing { participant, connection, source, .. } => {
+                if let Some(link) = self.link_of(*participant, *connection) {
+                    link.missing.insert(*source);
+                }
+            }
+            Event::PictureBack { participant, connection, source } => {
+                if let Some(link) = self.link_of(*participant, *connection) {
+                    link.missing.remove(source);
+                }
+            }
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
                 if let Some(person) = self.person_mut(*participant) {
@@ -227,6 +241,11 @@ impl Room {
             }
         }
         self.newest = now.mono;
+    }
+
+    /// A person's connection, if it is still this one.
+    fn link_of(&mut self, participant: ParticipantId, connection: ConnectionId) -> Option<&mut Connection> {
+        self.person_mut(participant)?.link_mut().filter(|link| link.id == connection)
     }
 
     /// Marks where an absence within the grace begins or ends, after something happened to `subject` at `at`.
@@ -365,7 +384,8 @@ impl Person {
             Event::Connected { connection: id, .. } => {
                 if let Standing::Inside { connection } = &mut self.standing {
                     let replaced = connection.as_ref().map(|old| old.id);
-                    *connection = Some(Connection { id: *id, sources: BTreeMap::new(), replaced });
+                    let (sources, missing) = (BTreeMap::new(), BTreeSet::new());
+                    *connection = Some(Connection { id: *id, sources, missing, replaced });
                 }
             }
             Event::Disconnected { connection, .. } => {

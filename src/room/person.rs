@@ -101,6 +101,8 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     /// What arrives, and since when.
     pub(super) sources: BTreeMap<Source, MonoTime>,
+    /// Pictures that arrive and cannot be recorded.
+    pub(super) missing: BTreeSet<Source>,
     /// The connection that this one took over from, until its end is reported.
     pub(super) replaced: Option<ConnectionId>,
 }
@@ -176,6 +178,11 @@ impl Person {
     /// What arrives from them.
     pub fn sources(&self) -> Vec<Source> {
         self.link().map(|connection| connection.sources.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Pictures that arrive from them and cannot be recorded, because no keyframe comes.
+    pub fn missing_pictures(&self) -> Vec<Source> {
+        self.link().map(|connection| connection.missing.iter().copied().collect()).unwrap_or_default()
     }
 
     /// On whose device they were attested; `None` unless they were.

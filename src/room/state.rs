@@ -278,7 +278,7 @@ impl Room {
     }
 
     /// Whether the outcome `granted` would be accepted: the presence rule holds, has held without a break for the
-    /// profile's minimum while media flowed, and the recording has no hole.
+    /// profile's minimum while media flowed, the recording has no hole, and every picture that arrives is in it.
     pub fn can_grant(&self, now: Now) -> Result<(), Refusal> {
         let meeting = self.meeting()?;
         if !self.profile.outcomes.contains(&Outcome::Granted) {
@@ -288,7 +288,8 @@ impl Room {
         if !missing.is_empty() {
             return Err(Refusal::PresenceMissing(missing));
         }
-        if self.recording.hole || self.recording.fault.is_some() || !self.all_recorded() {
+        let missing_picture = self.people.iter().any(|person| !person.missing_pictures().is_empty());
+        if self.recording.hole || self.recording.fault.is_some() || !self.all_recorded() || missing_picture {
             return Err(Refusal::RecordingIncomplete);
         }
         let minimum = self.profile.minimum_presence();

@@ -76,7 +76,7 @@ struct Shared {
     bytes: AtomicUsize,
     /// `MonoTime` in ns before which everything that was tapped is on disk; 0: nothing yet.
     durable_until: AtomicU64,
-    /// The recorder gave the room up.
+    /// One of the ends gave the room up.
     lost: AtomicBool,
 }
 
@@ -104,6 +104,16 @@ impl Durability {
     /// Whether the recorder acknowledged within `limit` before `now`.
     pub fn is_fresh(&self, now: MonoTime, limit: Duration) -> bool {
         self.shared.is_durable(now, limit)
+    }
+
+    /// The time before which everything that was tapped is on disk; `None` before the first acknowledgement.
+    pub fn durable_until(&self) -> Option<MonoTime> {
+        self.shared.durable_until()
+    }
+
+    /// Whether either end gave this tap up. It is never taken back: a room that is recorded again has a new tap.
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Acquire)
     }
 }
 
@@ -142,6 +152,11 @@ impl Tap {
     /// Whether the recorder acknowledged within `limit` before `now`. Media flows only while it did.
     pub fn is_durable(&self, now: MonoTime, limit: Duration) -> bool {
         self.shared.is_durable(now, limit)
+    }
+
+    /// Says that something was not tapped: from now on the room is not durable, whatever was acknowledged.
+    pub fn give_up(&self) {
+        self.shared.lost.store(true, Ordering::Release);
     }
 
     /// The acknowledgements alone, to keep an eye on when the tap itself is the worker's.
@@ -248,6 +263,17 @@ mod tests {
         reader.give_up();
         assert!(!tap.is_durable(MonoTime::from_millis(1_000), Duration::from_secs(2)));
         assert!(!tap.durability().is_fresh(MonoTime::from_millis(1_000), Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn whichever_end_gives_a_tap_up_it_is_lost_to_all_who_look_at_it() {
+        let (tap, reader) = tap();
+        reader.acknowledge(MonoTime::from_millis(1_000));
+        let durability = tap.durability();
+        assert!(!durability.is_lost());
+        tap.give_up();
+        assert!(durability.is_lost() && !durability.is_fresh(MonoTime::from_millis(1_000), Duration::from_secs(2)));
+        assert_eq!(durability.durable_until(), Some(MonoTime::from_millis(1_000)), "what is on disk stays there");
     }
 
     #[test]

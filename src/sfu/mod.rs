@@ -272,6 +272,17 @@ impl Sfu {
         self.tell(room, Command::SetFlow { room, flow }).await;
     }
 
+    /// Has the room's media go into this tap from here on, and asks every picture for a keyframe; `None`: into none,
+    /// and nothing flows. Each source is forwarded again once its recording has begun again.
+    pub async fn set_tap(&self, room: RoomId, tap: Option<Tap>) {
+        self.tell(room, Command::SetTap { room, tap }).await;
+    }
+
+    /// Asks a source for a keyframe, unless one was asked for a moment ago.
+    pub async fn ask_for_keyframe(&self, room: RoomId, connection: ConnectionId, source: Source) {
+        self.tell(room, Command::AskForKeyframe { room, connection, source }).await;
+    }
+
     /// Says that the first write that holds a source is on disk: it may be forwarded.
     pub async fn recording_started(&self, room: RoomId, connection: ConnectionId, source: Source) {
         self.tell(room, Command::RecordingStarted { room, connection, source }).await;

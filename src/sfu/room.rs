@@ -36,7 +36,8 @@ const MOST_WAITING_FACTS: usize = 1_024;
 
 /// A room's media.
 pub(super) struct Room {
-    /// `None` once it took a packet no more: the room is not recorded, so nothing flows.
+    /// `None` while the room is not recorded, so that nothing flows: from when it took a packet no more, or `control`
+    /// took it away, until `control` hands in the next one.
     tap: Option<Tap>,
     longest_silence: Duration,
     facts: mpsc::Sender<Fact>,
@@ -134,6 +135,26 @@ impl Room {
 
     pub(super) fn set_flow(&mut self, flow: bool) {
         self.flow = flow;
+    }
+
+    /// From here on the room's media goes into this tap; `None`: into none, and nothing flows. Whatever was recorded
+    /// before says nothing about the new files: every source begins anew, a picture with a keyframe.
+    pub(super) fn set_tap(&mut self, now: MonoTime, tap: Option<Tap>) {
+        self.tap = tap;
+        for (_, member) in &mut self.members {
+            member.recorded.clear();
+            for state in member.sources.iter_mut().filter(|state| !state.source.is_audio()) {
+                state.keyframe_wanted |= self.tap.is_some();
+            }
+        }
+        self.flows(now);
+    }
+
+    /// The recorder can do nothing with this source's picture before a keyframe comes.
+    pub(super) fn ask_for_keyframe(&mut self, connection: ConnectionId, source: Source) {
+        if let Some(state) = self.member_mut(connection).and_then(|sender| sender.source_mut(source)) {
+            state.keyframe_wanted = true;
+        }
     }
 
     /// The client receives on one more m-line.
@@ -341,7 +362,9 @@ impl Room {
 
     fn lose_recording(&mut self, error: TapError) {
         tracing::error!(%error, "a room's recording is lost: its media stops");
-        self.tap = None;
+        if let Some(tap) = self.tap.take() {
+            tap.give_up();
+        }
         self.tell(Fact::TapFailed { error });
     }
 }

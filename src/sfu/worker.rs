@@ -65,7 +65,16 @@ pub(super) enum Command {
         room: RoomId,
         flow: bool,
     },
+    SetTap {
+        room: RoomId,
+        tap: Option<Tap>,
+    },
     RecordingStarted {
+        room: RoomId,
+        connection: ConnectionId,
+        source: Source,
+    },
+    AskForKeyframe {
         room: RoomId,
         connection: ConnectionId,
         source: Source,
@@ -206,6 +215,20 @@ impl Worker {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.set_flow(flow);
                 }
+            }
+            Command::SetTap { room, tap } => {
+                if let Some(room) = self.rooms.get_mut(&room) {
+                    room.set_tap(now, tap);
+                }
+                self.request_keyframes(now, room);
+                self.advance_receivers(now);
+            }
+            Command::AskForKeyframe { room, connection, source } => {
+                if let Some(room) = self.rooms.get_mut(&room) {
+                    room.ask_for_keyframe(connection, source);
+                }
+                self.request_keyframes(now, room);
+                self.advance_receivers(now);
             }
             Command::RecordingStarted { room, connection, source } => {
                 if let Some(member) = self.rooms.get_mut(&room).and_then(|room| room.member_mut(connection)) {

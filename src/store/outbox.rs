@@ -121,6 +121,13 @@ impl Store {
         rows.iter().map(message).collect()
     }
 
+    /// Keeps messages that belong to nothing else that is written.
+    pub async fn post(&self, messages: &[NewMessage], at: Timestamp) -> Result<(), Error> {
+        let mut tx = self.write().await?;
+        post(&mut tx, messages, at).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Text messages that were settled since then, each the last of its person.
     pub async fn settled_texts(&self, since: Timestamp) -> Result<Vec<(RoomId, MessageId)>, Error> {
         let rows = sqlx::query(

@@ -114,6 +114,8 @@ pub struct SealedPackage {
     pub manifest_sha256: String,
     /// What its manifest was signed with.
     pub key_id: String,
+    /// Lines of the room's ledger that are in it.
+    pub ledger_lines: u64,
 }
 
 /// Which recordings to find. What is `None` does not matter.
@@ -323,7 +325,8 @@ impl Store {
         let mut tx = self.write().await?;
         let done = sqlx::query(
             "UPDATE packages SET state = 'sealed', revision = $1, prefix = $2, bytes = $3, manifest_sha256 = $4,
-             key_id = $5, sealed = $6, attempts = 0, last_error = NULL WHERE room = $7 AND state = 'sealing'",
+             key_id = $5, sealed = $6, ledger_lines = $7, attempts = 0, last_error = NULL
+             WHERE room = $8 AND state = 'sealing'",
         )
         .bind(integer(sealed.revision)?)
         .bind(&sealed.prefix)
@@ -331,6 +334,7 @@ impl Store {
         .bind(&sealed.manifest_sha256)
         .bind(&sealed.key_id)
         .bind(at.as_millisecond())
+        .bind(integer(sealed.ledger_lines)?)
         .bind(room.to_string())
         .execute(&mut *tx)
         .await?;
@@ -354,6 +358,22 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Sealed rooms that are closed for good, and whose ledger has lines that are not in the package: what happened
+    /// after the meeting.
+    pub async fn packages_outrun(&self, limit: u32) -> Result<Vec<RoomId>, Error> {
+        let rows = sqlx::query(
+            "SELECT p.room FROM packages p JOIN rooms r ON r.id = p.room
+             WHERE p.state = 'sealed' AND r.phase = $1
+             AND EXISTS (SELECT 1 FROM ledger l WHERE l.room = p.room AND l.seq > p.ledger_lines)
+             ORDER BY p.sealed LIMIT $2",
+        )
+        .bind(word(Phase::Closed)?)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| parse(row, "room", "room")).collect()
     }
 
     /// Has a sealed room sealed once more, because something was added to it; `false`: it is not sealed.

@@ -259,14 +259,17 @@ impl Store {
         Ok(lines)
     }
 
-    /// Keeps what a finished original is. Told twice, it is kept once.
+    /// Keeps what a finished original is. Told twice, it is kept once, as it was told last: a crash may have left more of
+    /// it on the disk than it was known to have.
     pub async fn add_original(&self, room: RoomId, stored: &StoredOriginal, at: Timestamp) -> Result<(), Error> {
         let StoredOriginal { connection, participant, original } = stored;
         let mut tx = self.write().await?;
         sqlx::query(
             "INSERT INTO originals
              (room, file, connection, participant, sources, bytes, clusters, duration_ms, chain_head, finished)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (room, file) DO UPDATE
+             SET bytes = excluded.bytes, clusters = excluded.clusters, duration_ms = excluded.duration_ms,
+                 chain_head = excluded.chain_head",
         )
         .bind(room.to_string())
         .bind(&original.file)

@@ -648,6 +648,7 @@ fn sealed() -> SealedPackage {
         bytes: 4_711,
         manifest_sha256: "9f86".into(),
         key_id: "key-1".into(),
+        ledger_lines: 1,
     }
 }
 

@@ -44,7 +44,7 @@ fn read_as(file: &[u8], key: &SessionKey, name: &str) -> Result<(Vec<u8>, bool),
     let mut reader = EncryptedReader::open(Cursor::new(file), key, name)?;
     let mut plain = Vec::new();
     reader.read_to_end(&mut plain).map_err(|error| {
-        let is_ours = error.get_ref().is_some_and(|inner| inner.is::<OpenError>());
+        let is_ours = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<OpenError>);
         if is_ours { *error.into_inner().unwrap().downcast::<OpenError>().unwrap() } else { OpenError::Io(error) }
     })?;
     Ok((plain, reader.is_finished()))
@@ -89,7 +89,7 @@ fn a_file_cut_anywhere_is_readable_up_to_its_last_whole_segment_and_never_taken_
         assert_eq!(plain, pieces()[..whole].concat(), "{length}");
         assert!(!finished);
         let torn = Segments::find(&mut Cursor::new(cut)).unwrap().torn();
-        assert_eq!(torn as usize, length - places.get(whole).copied().unwrap_or(length));
+        assert_eq!(usize::try_from(torn), Ok(length - places.get(whole).copied().unwrap_or(length)));
     }
 }
 
@@ -99,7 +99,7 @@ fn reordered_dropped_and_repeated_segments_are_found_and_named() {
     let segment = |n: usize| file[places[n]..places.get(n + 1).copied().unwrap_or(file.len())].to_vec();
     let build = |order: &[usize]| {
         let mut built = file[..HEADER_BYTES].to_vec();
-        order.iter().for_each(|n| built.extend(segment(*n)));
+        built.extend(order.iter().flat_map(|n| segment(*n)));
         built
     };
     assert_eq!(build(&[0, 1, 2, 3, 4, 5]), file);
@@ -131,7 +131,7 @@ fn every_flipped_bit_is_found() {
         match read(&changed) {
             Err(OpenError::Segment(n) | OpenError::Length(n)) => {
                 let segment = places.iter().rposition(|place| *place <= at).unwrap_or(0);
-                assert_eq!(n as usize, segment, "byte {at}");
+                assert_eq!(usize::try_from(n), Ok(segment), "byte {at}");
             }
             Err(OpenError::NotEncrypted | OpenError::Version(_)) => assert!(at < HEADER_BYTES),
             // A length that grew points past the end: the file is cut there, and is not taken for a whole one.
@@ -186,7 +186,7 @@ fn a_fixed_file_can_be_read_from_anywhere() {
         }
         assert_eq!(reader.seek(SeekFrom::End(10)).unwrap(), length as u64 + 10);
         assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0);
-        assert!(reader.seek(SeekFrom::End(-1 - length as i64)).is_err());
+        assert!(reader.seek(SeekFrom::End(-1 - i64::try_from(length).unwrap())).is_err());
     }
 }
 
@@ -262,7 +262,7 @@ fn what_version_1_wrote_is_read_for_ever_and_written_alike() {
 
     let header = Header::fixed_for_tests(FIXED_SEGMENT, salt, prefix);
     let mut writer = FixedWriter::with_header(Cursor::new(Vec::new()), &key(), "session.webm", header).unwrap();
-    writer.write_all(&[7; SEGMENT]).unwrap();
+    writer.write_all(&vec![7; SEGMENT]).unwrap();
     writer.write_all(b"rest").unwrap();
     let fixed = writer.finish().unwrap().into_inner();
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fixed);

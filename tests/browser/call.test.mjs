@@ -1,7 +1,7 @@
 // One call of three browsers: who sees and hears whom, who must not, and what is on disk afterwards.
 
 import assert from "node:assert/strict";
-import { createReadStream, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, createReadStream, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import { createServer } from "node:http";
 import { once } from "node:events";
@@ -192,8 +192,11 @@ describe("a call of three", () => {
       concludedAt = Date.now();
       await page.locator("#conclude").click();
       for (const person of all()) await person.page.locator("#ended").waitFor();
-      recordings = join(folder, "data", "recordings", room.id);
-      await until("the originals are closed", async () => (await server.room(room.id)).recording === "off");
+      // Once they are sealed, the originals are in the package, as they were recorded.
+      const recorded = join(folder, "data", "recordings", room.id);
+      const signature = join(folder, "data", "packages", `session-${room.id}`, "manifest.jws");
+      await until("the call is sealed", () => existsSync(signature) && !existsSync(recorded), 60_000);
+      recordings = join(folder, "data", "packages", `session-${room.id}`, "originals");
     });
 
     test("there is one per person, and each passes ffprobe, mkvmerge and a whole decoding without a word", async () => {

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const TARGET = process.env.CARGO_TARGET_DIR || join(ROOT, "target");
 export const BINARY = process.env.SPORTELLO_BIN || join(TARGET, "debug", "sportello");
+export const LOADTEST = process.env.LOADTEST_BIN || join(TARGET, "debug", "loadtest");
 
 /** A folder that stays after the tests, for whoever wants to know why one failed. */
 export function artefacts(name) {

@@ -26,11 +26,13 @@ class Packages(unittest.TestCase):
         self.random = random.Random(20260120)
 
     def copies(self):
+        """Of each package: where it is, a copy to change, the public key and the session's key."""
         for made in sorted(MADE.iterdir()):
-            with self.subTest(made.name), tempfile.TemporaryDirectory() as copy:
-                folder = pathlib.Path(copy) / "session"
-                shutil.copytree(made / "session", folder)
-                yield made, folder, read_key(made / "signing.jwk"), bytes.fromhex((made / "session.key").read_text())
+            copy = tempfile.TemporaryDirectory()
+            self.addCleanup(copy.cleanup)
+            folder = pathlib.Path(copy.name) / "session"
+            shutil.copytree(made / "session", folder)
+            yield made, folder, read_key(made / "signing.jwk"), bytes.fromhex((made / "session.key").read_text())
 
     def test_a_whole_package_is_whole_with_and_without_the_sessions_key(self):
         for _, folder, key, session_key in self.copies():

@@ -62,6 +62,9 @@ impl Kept {
             .env("SPORTELLO__MEDIA__FIRST_PORT", "0")
             .env("SPORTELLO__MEDIA__WORKERS", "1")
             .env("SPORTELLO__STORAGE__DATA_DIR", self.data.path())
+            // Many rooms of half an hour at once must not fill the disk of the machine that tests.
+            .env("SPORTELLO__RECORDING__RESERVE_BYTES_PER_SECOND", "2000")
+            .env("SPORTELLO__RECORDING__RESERVE_FLOOR_MB", "0")
             .envs(self.configuration.iter().map(|(name, value)| (name, value)));
         if let Some(database) = &self.database {
             command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
@@ -167,6 +170,12 @@ impl Server {
         panic!("the server did not end within 10 s of {signal:?}");
     }
 
+    /// Where its database is, as the store opens it.
+    pub(crate) fn database(&self) -> String {
+        let file = || self.data().join("sportello.db").display().to_string();
+        self.kept.database.as_ref().map_or_else(file, |database| database.url.clone())
+    }
+
     /// The folder with its recordings.
     pub(crate) fn data(&self) -> &Path {
         self.kept.data.path()
@@ -178,8 +187,13 @@ impl Server {
 
     /// Runs `sportello keys …` on its database.
     pub(crate) async fn keys(&self, arguments: &[&str]) -> Output {
+        self.runs(&[&["keys"], arguments].concat()).await
+    }
+
+    /// Runs `sportello …` on its data and database.
+    pub(crate) async fn runs(&self, arguments: &[&str]) -> Output {
         let mut command = sportello();
-        command.arg("keys").args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", self.data());
+        command.args(arguments).env("SPORTELLO__STORAGE__DATA_DIR", self.data());
         if let Some(database) = &self.kept.database {
             command.env("SPORTELLO__STORAGE__DATABASE", &database.url);
         }

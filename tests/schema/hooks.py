@@ -9,7 +9,7 @@ from schemathesis.core.parameters import ParameterLocation
 import scenes
 from world import World
 
-WORLD = World(os.environ["SCHEMA_URL"], json.loads(os.environ["SCHEMA_KEYS"]))
+WORLD = World(os.environ["SCHEMA_URL"], json.loads(os.environ["SCHEMA_KEYS"]), os.environ["SCHEMA_DATA"])
 SEEN = open(os.environ["SCHEMA_SEEN"], "a", encoding="utf-8", buffering=1)
 #: Stands for the session that a request will be given: each needs one of its own.
 A_SESSION = "a session"
@@ -54,6 +54,8 @@ def before_call(context, case, kwargs):
     if "If-Match" in case.headers:
         # Any other text is a revision that is over; test_document.py sends one.
         case.headers["If-Match"] = scene.revision
+    if scene.access is not None and (case.meta.generation.mode.is_positive or "Sportello-Access" in case.headers):
+        case.headers["Sportello-Access"] = scene.access
     if scene.body is not None and case.meta.generation.mode.is_positive:
         case.body = scene.body(case.body)
 

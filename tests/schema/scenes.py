@@ -15,6 +15,8 @@ class Scene:
     #: The room's entity tag.
     revision: str = '"1"'
     bearer: str | None = None
+    #: The token of an access to the room's recordings.
+    access: str | None = None
     body: Callable[[Any], Any] | None = None
 
 
@@ -25,7 +27,7 @@ def key(scope):
 def room(scope, state, body=None):
     def scene(world):
         found = getattr(world, state)()
-        return Scene({"room": found.id}, found.revision(), world.keys[scope], body and body(world, found))
+        return Scene({"room": found.id}, found.revision(), world.keys[scope], body=body and body(world, found))
 
     return scene
 
@@ -34,7 +36,7 @@ def person(scope, state, role, body=None):
     def scene(world):
         found = getattr(world, state)()
         path = {"room": found.id, "participant": found.people[role]["id"]}
-        return Scene(path, found.revision(), world.keys[scope], body and body(world, found))
+        return Scene(path, found.revision(), world.keys[scope], body=body and body(world, found))
 
     return scene
 
@@ -75,6 +77,26 @@ def consent_in_force(world, found):
 
 def webhook(world):
     return Scene({"webhook": world.webhook()}, bearer=world.keys["booking"])
+
+
+def recording(state="sealed", body=None, **path):
+    """A recorded room, and an access to it."""
+
+    def scene(world):
+        found = getattr(world, state)()
+        names = {"room": found.id, **path}
+        if state == "exported":
+            names["job"] = found.job
+        return Scene(names, bearer=world.keys["compliance"], access=world.access(found), body=body)
+
+    return scene
+
+
+def job(world):
+    found = world.sealed()
+    headers = {"Sportello-Access": world.access(found)}
+    queued = world.ask("POST", f"/v1/recordings/{found.id}/verify", world.keys["compliance"], headers)
+    return Scene({"job": queued["id"]}, bearer=world.keys["compliance"])
 
 
 SCENES: dict[str, Callable[[World], Scene]] = {
@@ -118,8 +140,29 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "list_webhooks": key("booking"),
     "show_webhook": webhook,
     "replay_webhook": webhook,
+    # Compliance.
+    "search_recordings": lambda world: Scene(
+        bearer=world.keys["compliance"], body=lambda _: {"reason": "Prova", "office": "Roma", "limit": 2}
+    ),
+    "open_access": recording(body=instead(reason="Prova")),
+    "list_accesses": recording(),
+    "show_recorded_ledger": recording(),
+    "list_originals": recording(),
+    "read_manifest": recording(),
+    "read_signature": recording(),
+    "read_package": recording(),
+    "read_original": recording(file="delegato-1.webm"),
+    "read_session_copy": recording(),
+    "place_hold": recording(body=instead(reason="Prova")),
+    "lift_hold": recording("held"),
+    "set_retention": recording(body=instead(until=None, reason="Prova")),
+    "destroy_recording": recording("due", body=instead(reason="Prova")),
+    "verify_recording": recording(),
+    "export_recording": recording(body=instead(format="webm")),
+    "read_export": recording("exported"),
+    "show_job": job,
+    "show_signing_key": lambda world: Scene(),
 }
-
 
 
 def of(operation_id, world):

@@ -24,12 +24,16 @@ from world import World, offer  # noqa: E402
 #: Statuses that no request of this test can bring about, and where else they are seen.
 ELSEWHERE = {
     ("follow", "101"): "a WebSocket; tests/integration follows sessions",
+    ("create_room", "507"): "needs a full disk; tests/integration/disks.rs fills one",
+    ("open", "507"): "needs a full disk; tests/integration/disks.rs fills one",
     ("attest", "204"): "needs a device that sends; tests/integration/day.rs attests",
 }
 #: All requests come from one address, and many of them are wrong on purpose.
 NO_LIMITS = {
     f"HTTP__{limit}": "1000000" for limit in ("JOIN_PER_MINUTE", "JOIN_BURST", "WRONG_TOKENS_PER_MINUTE")
 }
+#: Hundreds of meetings are opened at the same time, which no disk has space for.
+NO_SPACE = {"RECORDING__RESERVE_BYTES_PER_SECOND": "1000", "RECORDING__RESERVE_FLOOR_MB": "0"}
 #: Longer than any body that is read.
 TOO_LARGE = 200_000
 
@@ -42,10 +46,10 @@ class Document(unittest.TestCase):
         receiver = Receiver()
         cls.addClassCleanup(receiver.server_close)
         cls.addClassCleanup(receiver.shutdown)
-        cls.server = Server(WEBHOOKS__URL=receiver.url, WEBHOOKS__SECRETS=SECRET, **NO_LIMITS)
+        cls.server = Server(WEBHOOKS__URL=receiver.url, WEBHOOKS__SECRETS=SECRET, **NO_LIMITS, **NO_SPACE)
         cls.addClassCleanup(cls.server.stop)
         asyncio.run(cls.server.ready())
-        cls.world = World(cls.server.url, cls.server.keys)
+        cls.world = World(cls.server.url, cls.server.keys, cls.server.data.name)
         cls.schema = schemathesis.openapi.from_url(f"{cls.server.url}/v1/openapi.json")
         cls.operations = [result.ok() for result in cls.schema.get_all_operations()]
         cls.seen_in = ARTEFACTS.parent / "schema" / "seen.txt"
@@ -58,6 +62,7 @@ class Document(unittest.TestCase):
             "PYTHONPATH": f"{HERE}",
             "SCHEMA_URL": self.server.url,
             "SCHEMA_KEYS": json.dumps(self.server.keys),
+            "SCHEMA_DATA": self.server.data.name,
             "SCHEMA_SEEN": str(self.seen_in),
         }
         command = ["--config-file", HERE / "schemathesis.toml", "run", f"{self.server.url}/v1/openapi.json"]
@@ -105,6 +110,15 @@ class Document(unittest.TestCase):
         room.waits_on("delegato")
         self.refused("connect", 409, session, data=offer(), content_type="application/sdp")
 
+    def test_3_films_are_read_in_ranges(self):
+        for name in ("read_original", "read_session_copy"):
+            operation = self.operation(name)
+            for asked, status in (("bytes=0-3", 206), ("bytes=-5", 206), ("bytes=9999-", 416), ("lines=1-2", 200)):
+                with self.subTest(operation=operation.label, range=asked):
+                    response = self.send(operation, headers={"Range": asked})
+                    self.assertEqual(response.status_code, status, response.text)
+                    operation.validate_response(response)
+
     def refused(self, name, status, bearer=None, path=None, **body):
         operation = self.operation(name)
         if "json" in body:
@@ -117,7 +131,7 @@ class Document(unittest.TestCase):
         server = Server(ROOMS__CAPACITY="1", **dict.fromkeys(NO_LIMITS, "1"))
         self.addCleanup(server.stop)
         asyncio.run(server.ready())
-        World(server.url, server.keys).booked()
+        World(server.url, server.keys, server.data.name).booked()
         full = self.send(self.operation("create_room"), bearer=server.keys["booking"], url=server.url)
         self.assertEqual(full.status_code, 409, full.text)
         self.operation("create_room").validate_response(full)
@@ -156,6 +170,8 @@ class Document(unittest.TestCase):
             yield "403", {"bearer": self.server.keys[others[0]]}
         # Without a key nobody is told what exists: only what cannot be a name is refused.
         yield "404", {"path": {} if schemes else {name.name: "none" for name in operation.path_parameters}}
+        if any(parameter["in"] == "query" for parameter in raw.get("parameters", [])):
+            yield "422", {"query": "?no_such_parameter=1"}
         yield "412", {"headers": {"If-Match": '"999999"'}}
         for content_type in raw.get("requestBody", {}).get("content", {}):
             is_json = content_type == "application/json"
@@ -166,7 +182,7 @@ class Document(unittest.TestCase):
             if is_json:
                 yield "422", {"data": '{"no such field": 1}', "content_type": content_type}
 
-    def send(self, operation, bearer=None, path=None, headers=None, data=None, content_type=None, url=None):
+    def send(self, operation, bearer=None, path=None, headers=None, data=None, content_type=None, url=None, query=""):
         name = operation.definition.raw["operationId"]
         scene = scenes.of(name, self.world)
         path = scene.path if path is None else path
@@ -174,6 +190,8 @@ class Document(unittest.TestCase):
         for parameter in operation.path_parameters:
             address = address.replace(f"{{{parameter.name}}}", path.get(parameter.name) or self.unknown(parameter.name))
         headers = dict(headers or {})
+        if scene.access:
+            headers["Sportello-Access"] = scene.access
         if bearer or scene.bearer:
             headers["Authorization"] = f"Bearer {bearer or scene.bearer}"
         if content_type:
@@ -183,7 +201,7 @@ class Document(unittest.TestCase):
             is_text = isinstance(body, str)
             headers["Content-Type"] = next(iter(operation.definition.raw["requestBody"]["content"]))
             data = body if is_text else json.dumps(body)
-        address = (url or self.server.url) + address
+        address = (url or self.server.url) + address + query
         response = requests.request(operation.method, address, headers=headers, data=data, timeout=20)
         with self.seen_in.open("a") as seen:
             seen.write(f"{name} {response.status_code}\n")

@@ -1,6 +1,10 @@
 """Rooms in the state that an operation needs, made over the API itself."""
 
 import itertools
+import pathlib
+import sqlite3
+import uuid
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from time import sleep
 
@@ -45,14 +49,16 @@ def time(moment):
 
 
 class World:
-    def __init__(self, url, keys):
+    def __init__(self, url, keys, data):
         self.url = url
         self.keys = keys
+        #: The server's data folder: nobody records anything here, so what was recorded is put there.
+        self.data = pathlib.Path(data)
         self.http = requests.Session()
         self.number = itertools.count(1)
 
-    def ask(self, method, path, bearer=None, **request):
-        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+    def ask(self, method, path, bearer=None, headers=None, **request):
+        headers = {**(headers or {}), **({"Authorization": f"Bearer {bearer}"} if bearer else {})}
         response = self.http.request(method, self.url + path, headers=headers, timeout=20, **request)
         assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
@@ -118,6 +124,54 @@ class World:
         assert answer.status_code == 201, answer.text
         room.connection = answer.headers["Location"].rsplit("/", 1)[1]
         return room
+
+    def sealed(self, hold=None, retain_until=None):
+        """Its recordings are in a package, which nobody encrypted."""
+        room = self.booked()
+        package = self.data / "packages" / f"session-{room.id}"
+        (package / "originals").mkdir(parents=True)
+        (package / "manifest.json").write_text('{"schema":"sportello-manifest/1"}')
+        (package / "manifest.jws").write_text("a.b.c")
+        for film in ("session.webm", "originals/delegato-1.webm"):
+            (package / film).write_bytes(b"\x1a\x45\xdf\xa3" + b"film" * 100)
+        self.write(
+            "INSERT INTO packages (room, state, revision, prefix, bytes, begun, ended, sealed, hold_reason, hold_by,"
+            " hold_at, retain_until, attempts, due) VALUES (?, 'sealed', 1, ?, 900, 0, 1, 2, ?, ?, ?, ?, 0, 0)",
+            (room.id, package.name, hold, hold and "key:somebody", hold and 3, retain_until),
+        )
+        return room
+
+    def held(self):
+        """A sealed room on hold."""
+        return self.sealed(hold="Prova")
+
+    def due(self):
+        """A sealed room whose retention is over, at the end of the minute in which the server looks for such."""
+        return self.sealed(retain_until=int(datetime.now(timezone.utc).timestamp() * 1000) - 1)
+
+    def exported(self):
+        """A sealed room with a finished export, its `job`."""
+        room = self.sealed()
+        room.job = str(uuid.uuid4())
+        exports = self.data / "exports" / room.id
+        exports.mkdir(parents=True)
+        (exports / f"{room.job}.webm").write_bytes(b"film")
+        now = int(datetime.now(timezone.utc).timestamp() * 1000)
+        self.write(
+            "INSERT INTO evidence_jobs (id, kind, room, state, attempts, progress_permille, result, asked_by, created,"
+            " updated) VALUES (?, 'export_webm', ?, 'done', 1, 1000, '{}', 'key:somebody', ?, ?)",
+            (room.job, room.id, now, now),
+        )
+        return room
+
+    def write(self, statement, values):
+        with closing(sqlite3.connect(self.data / "sportello.db", timeout=10)) as database, database:
+            database.execute(statement, values)
+
+    def access(self, room):
+        """The token of an access to a room's recordings."""
+        path = f"/v1/recordings/{room.id}/accesses"
+        return self.ask("POST", path, self.keys["compliance"], json={"reason": "Prova"})["token"]
 
     def webhook(self):
         """One that was delivered."""

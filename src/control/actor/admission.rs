@@ -122,9 +122,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         self.check(caller)?;
         self.store_backlog().await?;
         self.room.may_connect(caller.participant)?;
-        let gone = self.stage.open_for(caller.participant).await?;
-        self.backlog.extend(gone);
-        self.store_backlog().await?;
+        self.stage.open(self.need()).await?;
         let connection = ConnectionId::new(self.now().wall);
         let answer = self.stage.connect(connection, caller.participant, caller.role, offer).await?;
         Ok(Connection { connection, answer })

@@ -17,7 +17,8 @@ use crate::control::{
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::notify::Waker;
-use crate::recording::{self, Original};
+use crate::recording::sign::SigningKey;
+use crate::recording::{self, Need, NoSpace, Original};
 use crate::room::{Command, Profile, Role};
 use crate::rtp::{Tap, TapReader};
 use crate::sfu::{self, ConnectError, Join};
@@ -39,6 +40,8 @@ pub(super) struct WorkerState {
     pub(super) joins: Vec<Join>,
     pub(super) ended: Vec<ConnectionId>,
     pub(super) opened: usize,
+    /// Who was asked for a keyframe.
+    pub(super) asked: Vec<(ConnectionId, Source)>,
 }
 
 /// A recorder that says what the test wants.
@@ -54,6 +57,13 @@ pub(super) struct DiskState {
     pub(super) keys: Vec<Option<Arc<SessionKey>>>,
     /// What every room is told when it is opened.
     pub(super) fault: Option<RecordingFault>,
+    /// It hangs: nothing is answered, nothing acknowledged.
+    pub(super) hangs: bool,
+    pub(super) opened: usize,
+    /// There is no space.
+    pub(super) full: bool,
+    pub(super) reserved: Vec<Need>,
+    pub(super) released: usize,
 }
 
 impl Worker {
@@ -68,6 +78,18 @@ impl Worker {
 }
 
 impl Disk {
+    /// Acknowledges what is tapped, unless it hangs.
+    async fn work(self, clock: Clock) {
+        while Arc::strong_count(&self.0) > 1 {
+            self.state(|state| {
+                if let Some(reader) = state.reader.as_ref().filter(|_| !state.hangs) {
+                    reader.acknowledge(clock.mono());
+                }
+            });
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(super) fn state<T>(&self, look: impl FnOnce(&mut DiskState) -> T) -> T {
         look(&mut self.0.lock().unwrap())
     }
@@ -103,6 +125,17 @@ impl Media for Worker {
         self.state(|state| state.flow = flow);
     }
 
+    async fn set_tap(&self, _: RoomId, tap: Option<Tap>) {
+        self.state(|state| {
+            state.recorded.clear();
+            state.tap = tap;
+        });
+    }
+
+    async fn ask_for_keyframe(&self, _: RoomId, connection: ConnectionId, source: Source) {
+        self.state(|state| state.asked.push((connection, source)));
+    }
+
     async fn recording_started(&self, _: RoomId, connection: ConnectionId, _: Source) {
         self.state(|state| state.recorded.push(connection));
     }
@@ -117,11 +150,30 @@ impl Media for Worker {
 }
 
 impl Recording for Disk {
+    fn has_space(&self) -> bool {
+        self.state(|state| !state.full)
+    }
+
+    async fn reserve(&self, _: RoomId, need: Need) -> Result<(), NoSpace> {
+        self.state(|state| {
+            state.reserved.push(need);
+            if state.full { Err(NoSpace) } else { Ok(()) }
+        })
+    }
+
+    fn release(&self, _: RoomId) {
+        self.state(|state| state.released += 1);
+    }
+
     fn open_room(&self, _: RoomId, key: Option<Arc<SessionKey>>, tap: TapReader, facts: mpsc::Sender<recording::Fact>) {
         self.state(|state| {
             state.keys.push(key);
-            if let Some(fault) = state.fault {
-                facts.try_send(recording::Fact::Lost { fault }).unwrap();
+            state.opened += 1;
+            state.labels.clear();
+            match state.fault {
+                Some(fault) => facts.try_send(recording::Fact::Lost { fault }).unwrap(),
+                None if state.hangs => {}
+                None => facts.try_send(recording::Fact::Ready).unwrap(),
             }
             (state.reader, state.facts) = (Some(tap), Some(facts));
         });
@@ -276,6 +328,7 @@ impl House {
 async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store, Control<Worker, Disk>, Worker, Disk) {
     let store = Store::open(folder.path().join("sportello.db").to_str().unwrap()).await.unwrap();
     let (worker, disk) = (Worker::default(), Disk::default());
+    tokio::spawn(disk.clone().work(clock));
     let settings = Settings {
         profiles,
         public_url: "http://127.0.0.1:8080".into(),
@@ -290,6 +343,8 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         longest_silence: Duration::from_secs(2),
         recording_keys: Arc::new(KekFile::open(&folder.path().join("recordings.key")).unwrap()),
         encrypt: true,
+        publish_heads: Some(Duration::from_mins(1)),
+        signing: Arc::new(SigningKey::generate().unwrap()),
     };
     let control = Control::start(store.clone(), worker.clone(), disk.clone(), settings, clock).await.unwrap();
     (store, control, worker, disk)

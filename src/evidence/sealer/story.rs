@@ -114,7 +114,8 @@ pub(super) fn tell(profile: &Arc<Profile>, lines: &[Line]) -> Result<Story, Repl
             }
             Event::Concluded { by_operator, .. } => {
                 story.end = moment(entry);
-                story.end_reason = if *by_operator { "concluded_by_operator" } else { "concluded_by_absence" }.to_owned();
+                let reason = if *by_operator { "concluded_by_operator" } else { "concluded_by_absence" };
+                reason.clone_into(&mut story.end_reason);
             }
             Event::Cancelled => {
                 story.end = moment(entry);

@@ -1,5 +1,7 @@
 //! Voices with everything that can happen to them, listened to sample by sample.
 
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "samples of a minute fit anywhere")]
+
 use std::f64::consts::TAU;
 
 use super::*;

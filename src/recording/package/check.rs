@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::place::{Found, Kind, PackageFiles};
-use super::{base_name, digest};
+use super::{base_name, digest, is_webm};
 use crate::audit;
 use crate::recording::chain::sha256_hex;
 use crate::recording::manifest::{
@@ -580,7 +580,7 @@ impl<R: Read> Read for Hashing<'_, R> {
 }
 
 fn is_original(path: &str) -> bool {
-    path.starts_with("originals/") && path.ends_with(".webm")
+    path.starts_with("originals/") && is_webm(path)
 }
 
 fn segment_of(error: &OpenError) -> Option<u64> {

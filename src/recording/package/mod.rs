@@ -158,6 +158,11 @@ pub fn is_encrypted(files: &dyn PackageFiles, path: &str) -> io::Result<bool> {
     Ok(vault::is_encrypted(&head))
 }
 
+/// Whether a file is a recording, by its name.
+pub fn is_webm(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "webm")
+}
+
 /// A file's name without its folders: encryption binds a file to it.
 pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)

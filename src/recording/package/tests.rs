@@ -18,8 +18,10 @@ use crate::media::Source;
 use crate::recording::canonical::canonical;
 use crate::recording::chain::sha256_hex;
 use crate::recording::manifest::*;
+use crate::recording::quality::OriginalQuality;
 use crate::recording::sign::{PublicKey, SignatureError};
 use crate::recording::timestamp::tests::Local;
+use crate::recording::voice::VoiceReport;
 use crate::recording::webm::{self, SimpleBlock, Track, TrackKind};
 use crate::recording::{Difference, verify};
 use crate::room::{Entry, Event, Role, ledger};
@@ -105,6 +107,7 @@ fn write_original(folder: &Path, stem: &str, seed: u8, key: Option<&SessionKey>)
         clusters: CLUSTERS,
         chain_head: head,
         complete: true,
+        quality: OriginalQuality::default(),
     }
 }
 
@@ -208,7 +211,13 @@ impl Small {
                 admitted: Some(wall(1)),
                 consent_text_version: Some("2026-01".into()),
                 consented: Some(wall(1)),
-                voice: Some(VoiceFacts { speech_ms: 3_000, silence_ms: 1_000, clipped_ms: 0, level_cb: -2_300 }),
+                voice: Some(VoiceReport {
+                    recorded_ms: 4_000,
+                    speech_ms: 3_000,
+                    silence_ms: 1_000,
+                    level_dbfs: Some(-23),
+                    ..VoiceReport::default()
+                }),
             }],
             originals: originals.to_vec(),
             session_copy: Some(SessionCopy {
@@ -350,12 +359,12 @@ proptest! {
         let first = report.faults.first();
         prop_assert!(first.is_some(), "byte {byte} of {path} was not missed");
         prop_assert!(report.faults.iter().all(|fault| fault.file == path), "byte {byte} of {path}: {:?}", said(&report));
-        let line = 1 + whole.0[&path][..byte].iter().filter(|byte| **byte == b'\n').count();
+        let line = whole.0[&path][..byte].split(|byte| *byte == b'\n').count();
         let line = Some(Place::Line(u64::try_from(line).unwrap()));
         let expected = match path.as_str() {
             "ledger.jsonl" => line,
             // A changed line may also be told by the one after it, which does not follow from it.
-            _ if path.ends_with(".chain.jsonl") || path == "access.jsonl" => match first.unwrap().place {
+            _ if path.contains(".chain.") || path == "access.jsonl" => match first.unwrap().place {
                 Some(Place::Line(named)) if line == Some(Place::Line(named - 1)) => Some(Place::Line(named)),
                 _ => line,
             },
@@ -379,7 +388,7 @@ proptest! {
 }
 
 fn is_original(path: &str) -> bool {
-    path.starts_with("originals/") && path.ends_with(".webm")
+    path.starts_with("originals/") && is_webm(path)
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The session copy, made from originals that the recorder wrote, and listened to.
 
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "samples of a minute fit anywhere")]
+#![allow(clippy::single_range_in_vec_init, reason = "a list of spans may have one")]
+
 use std::f64::consts::TAU;
 use std::fs::{self, File};
 use std::ops::{ControlFlow, Range};
@@ -15,7 +18,7 @@ use crate::clock::MonoTime;
 use crate::media::Source;
 use crate::recording::Original;
 use crate::recording::read::Pieces;
-use crate::recording::session::{PlainFile, SessionError, SessionReport, SessionSource, derive};
+use crate::recording::session::{PlainFile, SessionError, SessionReport, SessionSink, SessionSource, derive};
 use crate::rtp::{Packet, Tapped};
 
 /// When the session's timeline begins on the node's clock.
@@ -125,27 +128,22 @@ const CALL_MS: u64 = 20_000;
 
 /// A call of three with real pictures, in which one drops and comes back; then one shares a screen.
 fn record_call(booth: &mut Booth) -> Vec<Original> {
-    let mut parts: Vec<(&str, Range<u64>, Vec<(Source, Packet)>)> = Vec::new();
-    for (label, (hertz, spoken), spans) in [
-        ("operator", OPERATOR, vec![0..CALL_MS]),
-        ("delegato", DELEGATO, vec![100..AWAY.start, AWAY.end..CALL_MS]),
-        ("delegante", DELEGANTE, vec![300..CALL_MS]),
+    let mut packets = Vec::new();
+    let mut sharer = None;
+    for (label, (hertz, spoken), span) in [
+        ("operator", OPERATOR, 0..CALL_MS),
+        ("delegato", DELEGATO, 100..AWAY.start),
+        ("delegato", DELEGATO, AWAY.end..CALL_MS),
+        ("delegante", DELEGANTE, 300..CALL_MS),
     ] {
-        for span in spans {
-            let mut packets = tone(hertz, spoken, span.start, span.end);
-            let count = (span.end - span.start) / 40;
-            packets.extend(picture(&mut Sender::new(Source::Camera), at(span.start), count, true));
-            parts.push((label, span, packets));
-        }
+        let connection = booth.connect(label);
+        sharer.get_or_insert(connection);
+        let mut media = tone(hertz, spoken, span.start, span.end);
+        media.extend(picture(&mut Sender::new(Source::Camera), at(span.start), (span.end - span.start) / 40, true));
+        packets.extend(media.into_iter().map(|packet| (connection, packet)));
     }
-    let connections: Vec<_> = parts.iter().map(|(label, ..)| booth.connect(label)).collect();
-    let mut packets: Vec<_> = parts
-        .into_iter()
-        .zip(&connections)
-        .flat_map(|((_, _, packets), connection)| packets.into_iter().map(|packet| (*connection, packet)))
-        .collect();
     let screen = picture(&mut Sender::new(Source::Screen), at(10_000), 100, true);
-    packets.extend(screen.into_iter().map(|packet| (connections[0], packet)));
+    packets.extend(screen.into_iter().map(|packet| (sharer.unwrap(), packet)));
     play(booth, packets);
     booth.close()
 }
@@ -276,6 +274,100 @@ fn a_session_without_cameras_or_without_voices_has_a_copy_too() {
 
     let nobody = derive_into(&booth.path("nothing.webm"), Vec::new());
     assert!(matches!(nobody, Err(SessionError::Nothing)));
+}
+
+#[test]
+fn whoever_comes_back_before_the_old_connection_is_noticed_takes_the_track_over() {
+    let mut booth = Booth::on(Arc::new(HastyDisk), 64);
+    let mut packets = Vec::new();
+    for (from, to) in [(0, 6_000), (4_000, 10_000)] {
+        let connection = booth.connect("delegante");
+        let mut media = tone(700.0, &[from..to], from, to);
+        media.extend(picture(&mut Sender::new(Source::Camera), at(from), (to - from) / 40, true));
+        packets.extend(media.into_iter().map(|packet| (connection, packet)));
+    }
+    play(&mut booth, packets);
+    let originals = booth.close();
+    let path = booth.path("session.webm");
+    let report = derive_into(&path, sources(&booth, &originals)).unwrap();
+    let track = &report.tracks[0];
+    assert_eq!((track.frames, track.superseded, track.unusable), (250, 50, 0), "{track:?}");
+    let times: Vec<u64> = blocks(&path).into_iter().filter(|block| block.0 == 2).map(|block| block.1).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 40), "the picture goes on without a break");
+    decode(&path);
+}
+
+/// A sink that takes everything and keeps nothing.
+struct Nowhere;
+
+impl SessionSink for Nowhere {
+    fn append(&mut self, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn patch(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A source of these pieces, at 0.
+fn source(pieces: Vec<std::io::Result<Vec<u8>>>) -> SessionSource {
+    let (role, label) = ("delegato".to_owned(), "delegato".to_owned());
+    SessionSource { role, label, offset_ms: 0, pieces: Box::new(pieces.into_iter()), screen: false }
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_named_with_its_piece() {
+    let mut booth = Booth::on(Arc::new(HastyDisk), 64);
+    let connection = booth.connect("delegato");
+    let packets = super::synthetic::both(ZERO, 4, false).into_iter().map(|packet| (connection, packet)).collect();
+    play(&mut booth, packets);
+    let original = booth.close().remove(0);
+    let pieces: Vec<Vec<u8>> =
+        Pieces::new(File::open(booth.path(&original.file)).unwrap()).map(Result::unwrap).collect();
+    assert!(pieces.len() > 4);
+    let mut on = |_| ControlFlow::Continue(());
+    let mut said = |pieces: Vec<std::io::Result<Vec<u8>>>| match derive(vec![source(pieces)], Nowhere, &mut on) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(said(pieces.iter().cloned().map(Ok).collect()), "");
+    let broken = |at: usize, change: fn(&mut Vec<u8>)| {
+        let mut pieces = pieces.clone();
+        change(&mut pieces[at]);
+        pieces.into_iter().map(Ok).collect()
+    };
+    let mut lost: Vec<_> = pieces.iter().cloned().map(Ok).collect();
+    lost[2] = Err(std::io::Error::other("segment 2 does not authenticate"));
+    assert_eq!(said(lost), "delegato: source 0, piece 2: segment 2 does not authenticate");
+    let cut = said(broken(3, |piece| piece.truncate(100)));
+    assert!(cut.starts_with("delegato: source 0, piece 3: not the structure of an original"), "{cut}");
+    let header = said(broken(0, |piece| piece[0] = 0));
+    assert!(header.starts_with("delegato: source 0, piece 0: not the structure"), "{header}");
+    // What a crash cut off ends where it ends.
+    assert_eq!(said(pieces[..3].iter().cloned().map(Ok).collect()), "");
+    assert_eq!(said(vec![Ok(pieces[0].clone())]), "nothing was recorded");
+    assert_eq!(said(Vec::new()), "nothing was recorded");
+}
+
+#[test]
+fn whoever_asks_for_a_copy_hears_how_far_it_is_and_may_stop_it() {
+    let mut booth = Booth::on(Arc::new(HastyDisk), 64);
+    let originals = record_call(&mut booth);
+    let total: u64 = originals.iter().map(|original| original.bytes).sum();
+    let mut told = Vec::new();
+    let on = &mut |bytes| {
+        told.push(bytes);
+        ControlFlow::Continue(())
+    };
+    derive(sources(&booth, &originals), Nowhere, on).unwrap();
+    assert!(told.is_sorted() && told.len() > 20 && told.last() == Some(&total), "{told:?}");
+    let mut calls = 0;
+    let stopped = derive(sources(&booth, &originals), Nowhere, &mut |_| {
+        calls += 1;
+        if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(SessionError::Cancelled)) && calls == 3);
 }
 
 /// Where the copy is left for players that are no part of this test, or a place of its own.

@@ -7,14 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, MonoTime, Now};
 use crate::id::{ConnectionId, RoomId};
 use crate::media::Source;
 use crate::recording::file::{Append, Disk, LocalDisk};
-use crate::recording::room::RoomRecording;
-use crate::recording::{Fact, Original, Recorder, RecorderConfig};
+use crate::recording::room::{Opening, RoomRecording};
+use crate::recording::{Fact, Original, Recorder, RecorderConfig, SpaceConfig};
 use crate::rtp::{Codec, Extensions, Packet, SenderReport, Ssrc, Tap, Tapped, tap};
 use crate::vault::SessionKey;
 
@@ -136,7 +137,8 @@ impl Studio {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::new();
         let recordings = recordings.unwrap_or_else(|| folder.path().join("recordings"));
-        let config = RecorderConfig { folder: recordings, threads: 1 };
+        let space = SpaceConfig { bytes_per_second: 1_000, floor: 0 };
+        let config = RecorderConfig { folders: vec![recordings], threads: 1, space };
         let recorder = Recorder::start(config, clock).unwrap();
         let room = RoomId::new(clock.now().wall);
         let (tap, reader) = tap();
@@ -155,10 +157,12 @@ impl Studio {
         self.tap.as_ref().unwrap().push(Tapped::Packet { connection, source, packet }).unwrap();
     }
 
-    /// Waits for the next fact, for at most 5 s.
+    /// Waits for the next fact past that it is ready, for at most 5 s.
     pub(crate) fn fact(&mut self) -> Fact {
         for _ in 0..500 {
-            if let Ok(fact) = self.facts.try_recv() {
+            if let Ok(fact) = self.facts.try_recv()
+                && fact != Fact::Ready
+            {
                 return fact;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -266,7 +270,21 @@ pub(crate) struct Booth {
     pub(crate) tap: Tap,
     pub(crate) facts: mpsc::Receiver<Fact>,
     pub(crate) at: MonoTime,
+    /// How far the wall clock is set off.
+    pub(crate) wall_off: SignedDuration,
+    id: RoomId,
+    disk: Arc<dyn Disk>,
+    key: Option<Arc<SessionKey>>,
     clock: Clock,
+    begun: Timestamp,
+}
+
+/// Where a room is recorded, and how.
+struct Place {
+    folder: tempfile::TempDir,
+    id: RoomId,
+    disk: Arc<dyn Disk>,
+    key: Option<Arc<SessionKey>>,
 }
 
 impl Booth {
@@ -284,14 +302,35 @@ impl Booth {
     }
 
     fn with(disk: Arc<dyn Disk>, facts: usize, key: Option<Arc<SessionKey>>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let id = RoomId::new(Clock::new().now().wall);
+        let at = MonoTime::from_millis(1_000);
+        Self::open(Place { folder: tempfile::tempdir().unwrap(), id, disk, key }, facts, at)
+    }
+
+    fn open(place: Place, facts: usize, at: MonoTime) -> Self {
         let clock = Clock::new();
         let (tap, reader) = tap();
         let (sender, facts) = mpsc::channel(facts);
-        let at = MonoTime::from_millis(1_000);
-        let id = RoomId::new(clock.now().wall);
-        let room = RoomRecording::open(id, folder.path().join("room"), disk, key, reader, sender, at);
-        Self { folder, room, tap, facts, at, clock }
+        let Place { folder, id, disk, key } = place;
+        let path = folder.path().join(id.to_string());
+        let opening = Opening {
+            room: id,
+            folder: path,
+            disk: Arc::clone(&disk),
+            space: None,
+            key: key.clone(),
+            tap: reader,
+            facts: sender,
+        };
+        let room = RoomRecording::open(opening, at);
+        let (begun, wall_off) = (clock.now().wall, SignedDuration::ZERO);
+        Self { folder, room, tap, facts, at, wall_off, id, disk, key, clock, begun }
+    }
+
+    /// The process dies; what it wrote stays. Another one opens the room again in the same folder.
+    pub(crate) fn die(self) -> Self {
+        let Self { folder, at, id, disk, key, .. } = self;
+        Self::open(Place { folder, id, disk, key }, 64, at)
     }
 
     pub(crate) fn connect(&mut self, label: &str) -> ConnectionId {
@@ -332,11 +371,13 @@ impl Booth {
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join("room").join(file)
+        self.folder.path().join(self.id.to_string()).join(file)
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.at, wall: self.clock.now().wall }
+        // On virtual time both clocks go at one pace, whatever the machine's do.
+        let since = SignedDuration::from_nanos(i64::try_from(self.at.as_nanos()).unwrap());
+        Now { mono: self.at, wall: self.begun + since + self.wall_off }
     }
 }
 

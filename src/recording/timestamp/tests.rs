@@ -154,12 +154,9 @@ fn no_flipped_bit_makes_it_say_anything_else() {
     for bit in 0..answer.len() * 8 {
         let mut changed = answer.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        match verify(signed, &changed, Some(&authority)) {
-            Ok(other) => {
-                assert_eq!(other, said, "bit {bit}");
-                unseen += 1;
-            }
-            Err(_) => {}
+        if let Ok(other) = verify(signed, &changed, Some(&authority)) {
+            assert_eq!(other, said, "bit {bit}");
+            unseen += 1;
         }
     }
     // The few that the authority does not sign, such as version numbers: for these the package signs the whole answer.

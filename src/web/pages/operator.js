@@ -232,6 +232,7 @@ function deviceTroubles(person) {
   if (!person.connected) return [t("operator.noMedia")];
   return [
     ...(person.sources.includes("camera") ? [] : [t("operator.noCamera")]),
+    ...(person.not_recorded.length > 0 ? [t("recording.noPicture")] : []),
     ...(person.sources.includes("microphone") ? [] : [t("operator.noMicrophone")]),
   ];
 }

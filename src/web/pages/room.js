@@ -92,7 +92,8 @@ export function roomScreen(app, first, session, media) {
     showFault(fault, view);
     const words = statusWords(view);
     setText(status, words);
-    status.className = view.flow && view.missing.length === 0 ? "only-read" : "status";
+    const quiet = view.flow && view.missing.length === 0 && words === t("status.live");
+    status.className = quiet ? "only-read" : "status";
     status.dataset.tone = view.suspended || view.flow ? "warning" : "calm";
     status.hidden = !fault.hidden;
     stage.update(view);
@@ -248,6 +249,8 @@ function showFault(element, view) {
 function statusWords(view) {
   const missing = view.suspended?.why === "absence" ? view.suspended.missing : view.missing;
   const who = listing(missing.map(roleName));
+  const own = view.participants.find((person) => person.id === view.me.id);
+  if (own && own.not_recorded.length > 0) return t("recording.noPicture.own");
   if (view.flow) return missing.length > 0 ? t("status.grace", { who }) : t("status.live");
   if (!view.opened) return t("status.closedRoom");
   if (view.suspended?.why === "absence") return t("status.suspended", { who });

@@ -33,6 +33,7 @@
  * @property {"expected" | "admitted" | "waiting" | "inside" | "removed"} place
  * @property {boolean} connected whether a media connection stands
  * @property {Source[]} sources what arrives from them
+ * @property {Source[]} not_recorded pictures that arrive and cannot be recorded; the operator and the person are told
  * @property {string | null} waiting_since
  * @property {string | null} attested_beside whose device they share
  */
@@ -52,7 +53,7 @@
  * @property {Person[]} participants
  * @property {Role[]} missing
  * @property {boolean} flow whether media is forwarded
- * @property {{state: "off" | "starting" | "on" | "lost", fault: RecordingFault | null}} recording
+ * @property {{state: "off" | "starting" | "on" | "lost", fault: RecordingFault | null, durable_until: string | null}} recording
  * @property {{why: "absence", missing: Role[]} | {why: "recording", reason: RecordingFault} | null} suspended
  * @property {Feature[]} features
  * @property {Outcome | null} outcome

@@ -22,6 +22,8 @@ pub(super) const SOON: Duration = Duration::from_secs(10);
 pub(super) const GLANCE: Duration = Duration::from_millis(100);
 /// Longest wait for a webhook that was refused: it is tried again after 5 s, then after 15 s more.
 pub(super) const LONGEST_DELIVERY: Duration = Duration::from_secs(30);
+/// Longest wait for a room to be sealed: they are sealed one after the other, beside everything else.
+const LONGEST_SEALING: Duration = Duration::from_secs(90);
 
 /// The profiles of the day. Shorter than those that ship in all that a test cannot wait for; the grace of an absence
 /// is the real one.
@@ -154,10 +156,21 @@ impl Day {
             let story: Vec<(String, u64)> = ledger.iter().flat_map(webhooks_of).collect();
             let deadline = Instant::now() + LONGEST_DELIVERY;
             let told = |webhook: &Webhook| (webhook.kind(), webhook.data()["ledger"]["seq"].as_u64().unwrap());
-            while self.receiver.of_room(room).len() < story.len() && Instant::now() < deadline {
+            let of_recording = |webhook: &Webhook| webhook.kind().starts_with("recording.");
+            let was_recorded = ledger.iter().any(|line| line["event"]["type"] == "recording_started");
+            let all_there = || {
+                let (recording, webhooks): (Vec<_>, Vec<_>) =
+                    self.receiver.of_room(room).into_iter().partition(of_recording);
+                let sealed = recording.iter().any(|webhook| webhook.kind() == "recording.sealed");
+                webhooks.len() >= story.len() && sealed == was_recorded
+            };
+            while !all_there() && Instant::now() < deadline {
                 pass(GLANCE).await;
             }
-            let webhooks = self.receiver.of_room(room);
+            let (recording, webhooks): (Vec<_>, Vec<_>) =
+                self.receiver.of_room(room).into_iter().partition(of_recording);
+            let sealed = recording.iter().filter(|webhook| webhook.kind() == "recording.sealed").count();
+            assert_eq!(sealed > 0, was_recorded, "{room} was sealed {sealed} times");
             assert_eq!(webhooks.iter().map(told).collect::<Vec<_>>(), story, "what was told of {room}");
             for webhook in webhooks {
                 let head = &webhook.data()["ledger"];
@@ -217,9 +230,30 @@ impl Day {
         }
     }
 
-    /// Has `sportello verify` check everything that was recorded.
+    /// Has `sportello verify` check everything that was recorded: by then it is sealed, and nothing is left beside it.
     pub(super) async fn every_recording_verifies(&self) {
-        verifies(&self.server().await.data().join("recordings"));
+        let data = self.server().await.data().to_owned();
+        let mut verified = 0;
+        let rooms = self.rooms.lock().unwrap().clone();
+        for room in rooms {
+            let ledger = self.ledger(&room).await;
+            if !ledger.iter().any(|line| line["event"]["type"] == "recording_started") {
+                continue;
+            }
+            let (package, recordings) =
+                (data.join("packages").join(format!("session-{room}")), data.join("recordings").join(&room));
+            let deadline = Instant::now() + LONGEST_SEALING;
+            while recordings.exists() || !package.join("manifest.jws").exists() {
+                assert!(Instant::now() < deadline, "{room} is not sealed within {LONGEST_SEALING:?}");
+                pass(GLANCE).await;
+            }
+            let key = data.join("secrets").join("signing.jwk");
+            let output = sportello().arg("verify").arg(&package).arg("--key").arg(key).output().unwrap();
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success(), "{}: {said}", package.display());
+            verified += 1;
+        }
+        assert!(verified > 0, "nothing was recorded");
     }
 }
 

@@ -85,3 +85,38 @@ async fn setting_the_wall_clock_by_an_hour_moves_no_media_time_and_is_told() {
         assert!((by - expected).abs() < 1_000, "{by} for {expected}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_runs_fast_has_its_voice_and_picture_together_and_at_the_servers_pace() {
+    // Ten times what a poor quartz does: in so short a call 12 ms.
+    const DRIFT_PPM: i32 = 1_000;
+    let habits = |role: &str| match role {
+        "delegato" => Habits { drift_ppm: DRIFT_PPM, ..Habits::default() },
+        _ => Habits::default(),
+    };
+    let mut meeting = Meeting::is_live(Setup::default(), habits).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    meeting.ends().await;
+
+    verifies(&meeting.folder());
+    let originals = meeting.originals("delegato");
+    let [original] = originals.as_slice() else { panic!("{} originals", originals.len()) };
+    decodes(&original.path);
+    let begin = meeting.record("delegato").sent(Kind::Picture)[0].captured;
+    let mut offsets = Vec::new();
+    for kind in [Kind::Voice, Kind::Picture] {
+        let sent = meeting.record("delegato").sent(kind);
+        assert_eq!(original.of(kind).count(), sent.len(), "{kind:?}");
+        offsets.extend(original.of(kind).zip(&sent).map(|(block, sent)| {
+            // The device's time of capture on this machine's clock.
+            let captured_ms = match sent.captured.checked_duration_since(begin) {
+                Some(later) => later.as_secs_f64() * 1e3,
+                None => begin.duration_since(sent.captured).as_secs_f64() * -1e3,
+            };
+            block.at_ms as f64 - captured_ms / (1.0 + f64::from(DRIFT_PPM) / 1e6)
+        }));
+    }
+    let (least, most) = offsets.iter().fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(*at), high.max(*at)));
+    println!("all of voice and picture stand within {:.1} ms", most - least);
+    assert!(most - least <= 20.0, "voice and picture stand {:.1} ms apart", most - least);
+}

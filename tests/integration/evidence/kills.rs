@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use loadtest::numbered::{Kind, Sent};
 
 use super::meeting::{Meeting, ROLES, Setup};
-use super::recorded::{decodes, verifies};
-use crate::server::Signal;
+use super::recorded::{Original, decodes, verifies};
+use crate::server::{Signal, text};
 
 /// What a kill may cost.
 const MOST_LOST: Duration = Duration::from_secs(1);
@@ -53,9 +53,13 @@ async fn killed_at_any_moment_of_a_call_at_most_a_second_is_lost_and_every_file_
 
     verifies(&meeting.folder());
     let mut costs = Vec::new();
+    let mut recovered = Vec::new();
     for role in ROLES {
         let originals = meeting.originals(role);
-        originals.iter().for_each(|original| decodes(&original.path));
+        recovered.extend(recovered_of(&originals));
+        for original in &originals {
+            decodes(&original.path);
+        }
         for kind in [Kind::Voice, Kind::Picture] {
             let blocks = originals.iter().flat_map(|original| original.of(kind));
             let mut recorded: Vec<_> = blocks.map(|block| block.mark.number).collect();
@@ -78,8 +82,30 @@ async fn killed_at_any_moment_of_a_call_at_most_a_second_is_lost_and_every_file_
     );
     let reached = costs.iter().map(|cost| cost.sent).max().unwrap();
     println!("of what had been sent, received or not, {reached:?} at most");
+    // Each file says how far it goes, and the ledger says the same.
+    let told = meeting.told("recording_recovered").await;
+    let mut told: Vec<_> =
+        told.iter().map(|event| (text(&event["file"]), event["until_ms"].as_u64().unwrap())).collect();
+    told.sort();
+    recovered.sort();
+    assert_eq!(told, recovered);
+    assert_eq!(meeting.told("node_restarted").await.len(), killed.len());
     assert!(costs.len() >= killed.len() * 3, "too few kills met a live room: {}", costs.len());
     assert!(worst.forwarded <= MOST_LOST, "{worst:?}");
+}
+
+/// The originals that a kill ended, and how far they go, milliseconds; of one person only the last ended well.
+fn recovered_of(originals: &[Original]) -> Vec<(String, u64)> {
+    let end = |original: &Original| original.lines.last().unwrap().clone();
+    let (last, cut) = originals.split_last().unwrap();
+    assert_eq!(end(last)["type"], "closed", "{}", last.path.display());
+    let recovered = cut.iter().map(|original| {
+        let end = end(original);
+        assert_eq!(end["type"], "recovered", "{}: {end}", original.path.display());
+        let file = original.path.file_name().unwrap().to_str().unwrap().to_owned();
+        (file, end["duration_ms"].as_u64().unwrap())
+    });
+    recovered.collect()
 }
 
 /// What one kill took of one stream.

@@ -23,7 +23,7 @@ use crate::server::{Booked, Server, delega, refused};
 /// Longest wait for what should happen at once, on a machine that is busy with other tests.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 /// How often a room is looked at while something is awaited.
-const GLANCE: Duration = Duration::from_millis(50);
+pub(super) const GLANCE: Duration = Duration::from_millis(50);
 
 /// `delega` without its minute of presence: the tests here are about media. GRACE is the test's own.
 const PROFILE: &str = r#"
@@ -60,12 +60,18 @@ impl Default for Setup<'_> {
 /// Who meets, in the order of their numbers.
 pub(super) const ROLES: [&str; 3] = ["operator", "delegato", "delegante"];
 
+/// The frequency of the person's voice, hertz.
+pub(super) fn tone_of(role: &str) -> u16 {
+    300 + 250 * u16::try_from(ROLES.iter().position(|other| *other == role).unwrap()).unwrap()
+}
+
 /// A room with everyone let in.
 pub(super) struct Meeting {
     pub server: Server,
-    booked: Booked,
+    pub booked: Booked,
     people: BTreeMap<&'static str, Person>,
     film: Arc<Film>,
+    kept: TempDir,
     _profiles: TempDir,
 }
 
@@ -100,7 +106,14 @@ impl Meeting {
             }
             people.insert(role, Person { session, record: Arc::new(Record::new(number)), device: None });
         }
-        Self { server, booked, people, film: Arc::new(Film::built_in().unwrap()), _profiles: profiles }
+        Self {
+            server,
+            booked,
+            people,
+            film: Arc::new(Film::built_in().unwrap()),
+            kept: TempDir::new().unwrap(),
+            _profiles: profiles,
+        }
     }
 
     /// The same with everyone's microphone and camera on, and the room live.
@@ -141,17 +154,12 @@ impl Meeting {
 
     /// No packet comes from anyone any more, and no goodbye.
     pub(super) fn everyone_is_cut_off(&mut self) {
-        self.people.values_mut().filter_map(|person| person.device.take()).for_each(Client::lose_network);
+        self.people.values_mut().filter_map(|person| person.device.take()).for_each(|device| device.lose_network());
     }
 
     /// The person's device, which must be on.
     pub(super) fn device(&self, role: &str) -> &Client {
         self.people[role].device.as_ref().unwrap()
-    }
-
-    /// No packet comes from this person any more, and no goodbye.
-    pub(super) fn network_is_lost(&mut self, role: &str) {
-        self.people.get_mut(role).unwrap().device.take().unwrap().lose_network();
     }
 
     /// The person falls silent and hangs up; what was under way arrives before. Gives what their device counted.
@@ -217,9 +225,22 @@ impl Meeting {
         events.filter(|told| told["type"] == event).collect()
     }
 
-    /// Everyone falls silent and hangs up, and the operator concludes.
+    /// Everyone falls silent and hangs up, and the operator concludes. What was recorded is kept for the test: the node
+    /// removes it when it has sealed the package.
     pub(super) async fn ends(&mut self) {
         self.everyone_leaves().await;
+        let recordings = self.server.data().join("recordings").join(&self.booked.room);
+        let deadline = Instant::now() + SOON;
+        while let Some(open) = open_original(&recordings) {
+            assert!(Instant::now() < deadline, "{} is not finished", open.display());
+            tokio::time::sleep(GLANCE).await;
+        }
+        std::fs::create_dir(self.folder()).unwrap();
+        for entry in std::fs::read_dir(&recordings).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, self.folder().join(path.file_name().unwrap())).unwrap();
+        }
+        export(&self.server, &self.folder(), &self.plain()).await;
         self.is_concluded("incomplete").await;
         self.becomes("closed").await;
     }
@@ -238,27 +259,31 @@ impl Meeting {
         refused(request.json(&json!({"outcome": outcome})), 409, slug).await;
     }
 
-    /// The folder that the room's originals are written to.
+    /// Copies of everything that was recorded, as it was when the meeting ended: encrypted.
     pub(super) fn folder(&self) -> PathBuf {
-        self.server.data().join("recordings").join(&self.booked.room)
+        // `sportello export` finds the key by the room's id.
+        self.kept.path().join(&self.booked.room)
+    }
+
+    /// The same as `sportello export` writes it: plain.
+    fn plain(&self) -> PathBuf {
+        self.kept.path().join("plain")
     }
 
     /// The room's originals whose names begin with the role, in the order of their numbers.
     pub(super) fn originals(&self, role: &str) -> Vec<Original> {
-        originals_in(&self.folder(), role)
+        originals_in(&self.plain(), role)
     }
 }
 
 impl Person {
     async fn connects(&mut self, role: &str, api: Api, film: Arc<Film>, habits: Habits) {
-        // Each voice is a tone of its own.
-        let hertz = 300 + 250 * u16::try_from(self.record.sender()).unwrap();
         let part = Part {
             api,
             session: self.session.clone(),
             role: role.to_owned(),
             film,
-            voice: Voice::tone(hertz).unwrap(),
+            voice: Voice::tone(tone_of(role)).unwrap(),
             began: Instant::now(),
             habits: Habits { record: Some(Arc::clone(&self.record)), ..habits },
         };
@@ -267,6 +292,25 @@ impl Person {
         assert_eq!(connected, Ok(true), "the {role} has no media connection");
         self.device = Some(client);
     }
+}
+
+/// `sportello export` writes recordings plain.
+pub(super) async fn export(server: &Server, from: &Path, to: &Path) {
+    let output = server.runs(&["export", from.to_str().unwrap(), "--out", to.to_str().unwrap()]).await;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{}: {said}", from.display());
+}
+
+/// An original in the folder that is still being written: the last line beside it says neither that it was closed nor
+/// that it was recovered.
+fn open_original(folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut lines = entries.filter(|path| path.to_str().unwrap().ends_with(".rtcp.jsonl"));
+    lines.find(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let last = text.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        !last.is_some_and(|line| line["type"] == "closed" || line["type"] == "recovered")
+    })
 }
 
 /// The originals in a folder whose names begin with the role, in the order of their numbers.

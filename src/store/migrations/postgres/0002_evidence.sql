@@ -14,6 +14,7 @@ CREATE TABLE packages (
     prefix           TEXT,
     bytes            BIGINT NOT NULL,
     manifest_sha256  TEXT,
+    ledger_lines     BIGINT NOT NULL DEFAULT 0,
     key_id           TEXT,
     begun            BIGINT NOT NULL,
     ended            BIGINT NOT NULL,

@@ -19,6 +19,8 @@ CREATE TABLE packages (
     prefix           TEXT,
     bytes            INTEGER NOT NULL,
     manifest_sha256  TEXT,
+    -- Lines of the room's ledger that are in it.
+    ledger_lines     INTEGER NOT NULL DEFAULT 0,
     -- What the manifest was signed with.
     key_id           TEXT,
     begun            INTEGER NOT NULL,
