@@ -221,14 +221,12 @@ impl Worker {
                     room.set_tap(now, tap);
                 }
                 self.request_keyframes(now, room);
-                self.advance_receivers(now);
             }
             Command::AskForKeyframe { room, connection, source } => {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.ask_for_keyframe(connection, source);
                 }
                 self.request_keyframes(now, room);
-                self.advance_receivers(now);
             }
             Command::RecordingStarted { room, connection, source } => {
                 if let Some(member) = self.rooms.get_mut(&room).and_then(|room| room.member_mut(connection)) {
