@@ -316,7 +316,8 @@ fn connection_of(item: &Tapped) -> ConnectionId {
     }
 }
 
-/// Facts on their way to the room's actor. They are few, and none is lost: what its queue does not take waits here.
+/// Facts on their way to the room's actor. They are few, and none but a head is lost:
+/// what its queue does not take waits here.
 #[derive(Debug)]
 struct Facts {
     sender: mpsc::Sender<Fact>,
@@ -326,6 +327,11 @@ struct Facts {
 impl Facts {
     fn send(&mut self) {
         while let Some(fact) = self.unsent.pop_front() {
+            // A head is told anew in a few seconds: it never takes the place of what is told once.
+            let is_head = matches!(fact, Fact::Head { .. });
+            if is_head && self.sender.capacity() <= self.sender.max_capacity() / 2 {
+                continue;
+            }
             match self.sender.try_send(fact) {
                 Ok(()) => {}
                 Err(TrySendError::Full(fact)) => {

@@ -7,6 +7,7 @@ import subprocess
 import unittest
 
 import server
+from authority import Authority
 from verify_package import read_key, verify
 
 LOADTEST = os.environ.get("LOADTEST_BIN") or str(server.TARGET / "debug" / "loadtest")
@@ -18,7 +19,11 @@ LONGEST_SEALING = 90
 
 class Sealed(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        self.server = server.Server()
+        self.authority = Authority()
+        self.addCleanup(self.authority.stop)
+        self.server = server.Server(
+            SEALING__TIMESTAMP_URL=self.authority.url, SEALING__TIMESTAMP_CA=str(self.authority.root)
+        )
         self.addCleanup(self.server.stop)
         await self.server.ready()
 
@@ -40,6 +45,10 @@ class Sealed(unittest.IsolatedAsyncioTestCase):
         key = read_key(pathlib.Path(self.server.data.name) / "secrets" / "signing.jwk")
         # Two of the person who came back, and one of each of the others.
         self.assertEqual(len(verify(package, key)["originals"]), 4)
+        # Somebody else vouches for when it was signed: openssl reads that without us.
+        timestamp, signed = package / "manifest.tsr", package / "manifest.jws"
+        said = self.authority.openssl(f"ts -verify -in {timestamp} -data {signed} -CAfile {self.authority.root}")
+        self.assertIn("OK", said)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ fn faults(booth: &mut Booth) -> Vec<Fact> {
     while let Ok(fact) = booth.facts.try_recv() {
         facts.push(fact);
     }
-    facts.retain(|fact| *fact != Fact::Ready);
+    facts.retain(|fact| !matches!(fact, Fact::Ready | Fact::Head { .. }));
     facts
 }
 

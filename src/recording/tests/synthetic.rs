@@ -161,7 +161,7 @@ impl Studio {
     pub(crate) fn fact(&mut self) -> Fact {
         for _ in 0..500 {
             if let Ok(fact) = self.facts.try_recv()
-                && fact != Fact::Ready
+                && !matches!(fact, Fact::Ready | Fact::Head { .. })
             {
                 return fact;
             }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::meeting::{GLANCE, Meeting, ROLES, Setup, export, originals_in, tone_of};
 use super::recorded::decodes;
-use crate::server::Server;
+use crate::server::{Server, Signal};
 
 /// Sealing has the least priority, and a debug build encodes slowly.
 const LONGEST_SEALING: Duration = Duration::from_secs(90);
@@ -93,6 +93,44 @@ async fn a_call_with_a_drop_and_a_return_is_sealed_whole_and_its_session_copy_ha
         }
     }
     sound.has(tone_of("delegato"), at(lost) + 0.5, at(back) - 0.5, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealing_that_is_killed_again_and_again_is_taken_up_and_comes_to_its_end() {
+    let mut meeting = Meeting::is_live(Setup::default(), |_| Habits::default()).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    meeting.ends().await;
+
+    let (data, room) = (meeting.server.data().to_owned(), meeting.booked.room.clone());
+    let (work, package) = (data.join("sealing").join(&room), data.join("packages").join(format!("session-{room}")));
+    // Each time a little later: while it checks, derives, stores, reads back, or just when it is done.
+    let mut interrupted = 0;
+    for n in 0..8 {
+        let deadline = Instant::now() + LONGEST_SEALING;
+        while !work.exists() && !package.join("manifest.json").exists() {
+            assert!(Instant::now() < deadline, "nobody begins to seal it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(60 * n)).await;
+        interrupted += usize::from(work.exists());
+        meeting.server.end(Signal::Kill);
+        meeting.server.come_back().await;
+    }
+    assert!(interrupted > 0, "no kill met the sealer at work");
+
+    let sealed = sealed_package(&meeting).await;
+    package_verifies(&meeting.server, &sealed).await;
+    // The recorder's files, and what the interrupted attempts left, are gone; the rest is there once.
+    while work.exists() {
+        tokio::time::sleep(GLANCE).await;
+    }
+    let plain = TempDir::new().unwrap();
+    let exported = plain.path().join("session");
+    export(&meeting.server, &sealed, &exported).await;
+    decodes(&exported.join("session.webm"));
+    for role in ROLES {
+        assert_eq!(originals_in(&exported.join("originals"), role).len(), 1, "originals of the {role}");
+    }
 }
 
 /// What was sent, less the last of a connection before another one if it is not there: the network may have gone just
