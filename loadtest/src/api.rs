@@ -153,6 +153,11 @@ impl Api {
         Ok((answer.text().await?, location))
     }
 
+    /// The server's metrics, in Prometheus' text format.
+    pub async fn metrics(&self, key: &str) -> Result<String, ApiError> {
+        Ok(self.send(Method::GET, "/metrics", key, |request| request).await?.text().await?)
+    }
+
     /// Ends a media connection.
     pub async fn hang_up(&self, session: &str, location: &str) -> Result<(), ApiError> {
         self.send(Method::DELETE, location, session, |request| request).await?;

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use crate::client::{ClientError, Habits};
 use crate::device::DeviceClock;
 use crate::events::Slot;
+use crate::light::Plain;
 use crate::line::Wire;
 use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, packetize};
-use crate::numbered::{Kind, Record, Sent};
+use crate::numbered::{Kind, Mark, Record, Sent};
 use crate::report::ClientReport;
 use crate::sdp::Lines;
 
@@ -97,6 +98,8 @@ pub(crate) struct Call {
     /// Whether ICE and DTLS are done.
     pub connected: bool,
     wants_keyframe: bool,
+    /// How to read plain headers, if that is all that is looked at.
+    pub plain: Option<Plain>,
 }
 
 impl Call {
@@ -121,6 +124,7 @@ impl Call {
             posted,
             connected: false,
             wants_keyframe: false,
+            plain: None,
         }
     }
 
@@ -159,15 +163,13 @@ impl Call {
         if packet.payload.is_empty() {
             return;
         }
-        let sequence = *packet.seq_no;
-        let heard = self.heard.entry(packet.header.ssrc).or_insert_with(|| {
-            let since = self.report.first_media_ms.get_or_insert(0);
-            *since = (*since).max(millis(self.posted.elapsed()));
-            Heard { mid, voice, first: Instant::now(), last_expected: None, lowest: sequence, highest: sequence }
-        });
-        heard.lowest = heard.lowest.min(sequence);
-        heard.highest = heard.highest.max(sequence);
-        self.report.received += 1;
+        self.count(packet.header.ssrc, mid, voice, *packet.seq_no);
+        if voice
+            && let Some(delays) = &self.habits.delays
+            && let Some(mark) = Mark::read(&packet.payload)
+        {
+            delays.arrived(mark.number);
+        }
         // A frame's mark stands at the end of its last packet.
         if let Some(record) = &self.habits.record
             && (voice || packet.header.marker)
@@ -175,6 +177,28 @@ impl Call {
             record.hear(if voice { Kind::Voice } else { Kind::Picture }, &packet.payload);
         }
         self.seen.send_modify(|seen| *seen.packets.entry(mid.to_string()).or_default() += 1);
+    }
+
+    fn count(&mut self, ssrc: Ssrc, mid: Mid, voice: bool, sequence: u64) {
+        let heard = self.heard.entry(ssrc).or_insert_with(|| {
+            let since = self.report.first_media_ms.get_or_insert(0);
+            *since = (*since).max(millis(self.posted.elapsed()));
+            Heard { mid, voice, first: Instant::now(), last_expected: None, lowest: sequence, highest: sequence }
+        });
+        heard.lowest = heard.lowest.min(sequence);
+        heard.highest = heard.highest.max(sequence);
+        self.report.received += 1;
+    }
+
+    /// A datagram of media of which only the plain header is looked at.
+    pub(crate) fn hear_plain(&mut self, datagram: &[u8]) {
+        let Some(head) = self.plain.as_mut().and_then(|plain| plain.take(datagram, Instant::now())) else { return };
+        let mid = Mid::from(head.mid.as_str());
+        self.count(head.ssrc.into(), mid, head.voice, head.sequence);
+        if let (Some(delay), Some(delays)) = (head.delay, &self.habits.delays) {
+            delays.add(delay);
+        }
+        self.seen.send_modify(|seen| *seen.packets.entry(head.mid).or_default() += 1);
     }
 
     /// The server's complete word on who is in which m-line.
@@ -187,7 +211,11 @@ impl Call {
         let track = &mut self.microphone;
         let record = self.habits.record.as_ref();
         let plain = voice.packet(track.next);
-        let payload = record.map_or_else(|| plain.to_vec(), |record| record.next(Kind::Voice).on_voice(plain));
+        let stamp = || self.habits.delays.as_ref().map(|delays| Mark { sender: 0, number: delays.stamp() });
+        let mark = record.map(|record| record.next(Kind::Voice)).or_else(stamp);
+        let payload = mark.map_or_else(|| plain.to_vec(), |mark| mark.on_voice(plain));
+        // Where only the timestamp can be read, it says when the packet was sent.
+        let captured = if self.habits.light { self.clock.now() } else { captured };
         let ext = ExtensionValues { audio_level: Some(-20), voice_activity: Some(true), ..ExtensionValues::default() };
         let piece = Piece { codec: Codec::Opus, payload, marker: false, ext };
         let sequence = track.sequence;

@@ -9,8 +9,10 @@ use tokio::task::JoinHandle;
 
 use crate::api::{Api, ApiError};
 use crate::call::{Call, Seen, millis};
+use crate::delay::Delays;
 use crate::device::DeviceClock;
 use crate::events;
+use crate::light::Plain;
 use crate::line::{Line, Wire};
 use crate::media::{Film, Voice};
 use crate::network::Network;
@@ -82,6 +84,12 @@ pub struct Habits {
     pub drift_ppm: i32,
     /// The camera never sends a keyframe, also when it is asked for one.
     pub never_a_keyframe: bool,
+    /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Not
+    /// together with a record.
+    pub delays: Option<Arc<Delays>>,
+    /// What comes is counted by its plain header and not decrypted: no repairs are asked for, and nothing is reported. A
+    /// packet's delay is then what it took longer than the fastest of its stream.
+    pub light: bool,
 }
 
 /// What a person has switched on.
@@ -132,6 +140,7 @@ impl Client {
         let posted = Instant::now();
         let (answer, location) = part.api.offer(&part.session, offer).await?;
         let (socket, local) = sdp::answered(&mut rtc, &answer, pending).await?;
+        let plain = part.habits.light.then(|| Plain::read(&answer));
         let report = ClientReport {
             role: part.role.clone(),
             posted_ms: millis(posted.saturating_duration_since(part.began)),
@@ -140,7 +149,8 @@ impl Client {
         let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
         let (tell, seen) = watch::channel(Seen::default());
         let wire = Wire::new(socket, local, part.habits.network);
-        let call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
+        let mut call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
+        call.plain = plain;
         let line = Line { rtc, clock, wire, location, part, call, orders: given, news };
         Ok(Self { orders, seen, task: tokio::spawn(line.hold()) })
     }

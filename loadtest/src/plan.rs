@@ -9,8 +9,10 @@ use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError, Booked};
 use crate::client::{Client, ClientError, Devices, Habits, Part};
+use crate::delay::Delays;
 use crate::media::{Film, FilmError, Voice};
 use crate::report::{ClientReport, Limits, Report, RoomReport};
+use crate::server::Watch;
 
 /// Rooms of three WebRTC clients with real Opus and VP8.
 #[derive(Debug, Args)]
@@ -39,6 +41,16 @@ pub struct Plan {
     /// Made by e.g. `ffmpeg -f lavfi -i testsrc2=s=640x360:r=25:d=4 -c:v libvpx -b:v 600k -auto-alt-ref 0 -g 1000 x.ivf`.
     #[arg(long, value_name = "FILE")]
     pub vp8: Option<std::path::PathBuf>,
+    /// Receivers count packets by their plain headers instead of decrypting them, so that one core can load another.
+    /// They ask for no repairs, and a delay is what a packet took longer than the fastest of its stream.
+    #[arg(long)]
+    pub light: bool,
+    /// API key with the scope `metrics`: the server's CPU and memory are read from /metrics once a second.
+    #[arg(long, env = "SPORTELLO_METRICS_KEY", hide_env_values = true)]
+    pub metrics_key: Option<String>,
+    /// Writes the report as a page of its own, too.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<std::path::PathBuf>,
     /// Prints JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -53,6 +65,9 @@ pub enum PlanError {
     /// The film cannot be played.
     #[error("the film: {0}")]
     Film(#[from] FilmError),
+    /// The page cannot be written.
+    #[error("the report: {0}")]
+    Page(#[from] std::io::Error),
 }
 
 impl Plan {
@@ -76,14 +91,17 @@ const SOURCES_EXPECTED: usize = 4;
 /// Starts the rooms one after the other, lets them run, and gathers what each saw.
 ///
 /// # Errors
-/// A film that cannot be played. What a room met is in the report.
+/// A film that cannot be played, a page that cannot be written. What a room met is in the report.
 pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
     let film = Arc::new(plan.film()?);
     let plan = Arc::new(plan);
+    let delays = Arc::<Delays>::default();
+    let watch = plan.metrics_key.clone().map(|key| Watch::begin(Api::new(&plan.url), key));
     let mut rooms = JoinSet::new();
     for number in 0..plan.rooms {
         let (shared, film) = (Arc::clone(&plan), Arc::clone(&film));
-        rooms.spawn(async move { hold_room(number, &shared, &film).await });
+        let habits = Habits { delays: Some(Arc::clone(&delays)), light: plan.light, ..Habits::default() };
+        rooms.spawn(async move { hold_room(number, &shared, &film, &habits).await });
         tokio::time::sleep(plan.stagger).await;
     }
     let mut report = Report::default();
@@ -93,15 +111,19 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
             Err(error) => report.add(Err(format!("a room's task ended early: {error}"))),
         }
     }
+    report.sum_up(delays.figures(), watch.as_ref().map(Watch::figures));
+    if let Some(file) = &plan.html {
+        std::fs::write(file, report.html())?;
+    }
     Ok((plan, report))
 }
 
 /// One room: booked, joined, opened, everyone admitted, held for the plan's duration, concluded.
-async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, String> {
-    hold(number, plan, film).await.map_err(|error| format!("room {number}: {error}"))
+async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>, habits: &Habits) -> Result<RoomReport, String> {
+    hold(number, plan, film, habits).await.map_err(|error| format!("room {number}: {error}"))
 }
 
-async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, ClientError> {
+async fn hold(number: u32, plan: &Plan, film: &Arc<Film>, habits: &Habits) -> Result<RoomReport, ClientError> {
     let began = Instant::now();
     let api = Api::new(&plan.url);
     let booked = api.book(&plan.booking_key, number).await?;
@@ -123,7 +145,7 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>) -> Result<RoomReport, 
         // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
         let voice = Voice::tone(500 + 450 * seat)?;
         let (api, session, role, film) = (api.clone(), session.to_owned(), role.to_owned(), Arc::clone(film));
-        Client::join(Part { api, session, role, film, voice, began, habits: Habits::default() }).await
+        Client::join(Part { api, session, role, film, voice, began, habits: habits.clone() }).await
     };
     let mut clients = Vec::new();
     for seat in &seats {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use crate::delay::DelayFigures;
 use crate::plan::duration;
+use crate::server::ServerFigures;
+use crate::timing::{Figures, Times};
 
 /// When a run counts as failed.
 #[derive(Clone, Copy, Debug, Args)]
@@ -20,6 +23,12 @@ pub struct Limits {
     /// Largest share of packets that may be missing at a receiver, 0 to 1.
     #[arg(long = "max-loss", value_name = "SHARE", default_value_t = 0.01)]
     pub loss: f64,
+    /// Longest delay of 99 in 100 packets of voice, from sender to receiver.
+    #[arg(long = "max-delay-p99", value_name = "TIME", value_parser = duration)]
+    pub delay_p99: Option<Duration>,
+    /// Most CPU that the server may take for a packet sent on, microseconds; needs --metrics-key.
+    #[arg(long = "max-cpu-per-packet", value_name = "MICROSECONDS", requires = "metrics_key")]
+    pub cpu_per_packet: Option<f64>,
 }
 
 /// What one client saw.
@@ -59,8 +68,34 @@ pub struct RoomReport {
 /// The run.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    rooms: Vec<RoomReport>,
-    failures: Vec<String>,
+    /// What the rooms come to.
+    pub(crate) summary: Summary,
+    /// How long voice took.
+    pub(crate) delays: DelayFigures,
+    /// What the server said of itself; absent without its metrics key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<ServerFigures>,
+    pub(crate) rooms: Vec<RoomReport>,
+    pub(crate) failures: Vec<String>,
+}
+
+/// The figures of all rooms together.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Rooms that were held.
+    pub rooms: usize,
+    /// Rooms that failed.
+    pub failed: usize,
+    /// From an offer's POST to a standing connection.
+    pub join: Figures,
+    /// From a room's last POST until everyone has everyone's media.
+    pub first_media: Figures,
+    /// Packets sent by all clients.
+    pub sent: u64,
+    /// Packets received by all clients.
+    pub received: u64,
+    /// Share of packets that are missing, 0 to 1.
+    pub loss: f64,
 }
 
 impl RoomReport {
@@ -71,7 +106,7 @@ impl RoomReport {
 
     /// From the room's last POST until everyone has everyone else's media: nothing may flow earlier, since the
     /// presence rule is not met.
-    fn first_media_ms(&self) -> Option<u64> {
+    pub(crate) fn first_media_ms(&self) -> Option<u64> {
         let last_post = self.clients.iter().map(|client| client.posted_ms).max()?;
         let mut latest = 0;
         for client in &self.clients {
@@ -80,10 +115,20 @@ impl RoomReport {
         Some(latest)
     }
 
-    fn loss(&self) -> f64 {
+    pub(crate) fn loss(&self) -> f64 {
+        let (missing, expected) = self.missing();
+        share(missing, expected)
+    }
+
+    /// Packets that are missing, of so many.
+    fn missing(&self) -> (u64, u64) {
         let expected: u64 = self.clients.iter().map(|client| client.expected).sum();
         let received: u64 = self.clients.iter().map(|client| client.received.min(client.expected)).sum();
-        share(expected - received, expected)
+        (expected - received, expected)
+    }
+
+    pub(crate) fn join_ms(&self) -> Option<u64> {
+        self.clients.iter().map(|client| client.join_ms).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }
 
@@ -97,6 +142,34 @@ impl Report {
             }
             Err(failure) => self.failures.push(failure),
         }
+    }
+
+    /// Sums it all up, once all rooms are in.
+    pub(crate) fn sum_up(&mut self, delays: DelayFigures, server: Option<ServerFigures>) {
+        let (mut join, mut first) = (Times::default(), Times::default());
+        let (mut missing, mut expected) = (0, 0);
+        for room in &self.rooms {
+            for ms in room.clients.iter().filter_map(|client| client.join_ms) {
+                join.add(Duration::from_millis(ms));
+            }
+            if let Some(ms) = room.first_media_ms() {
+                first.add(Duration::from_millis(ms));
+            }
+            let (lost, of) = room.missing();
+            missing += lost;
+            expected += of;
+        }
+        let clients = || self.rooms.iter().flat_map(|room| &room.clients);
+        self.summary = Summary {
+            rooms: self.rooms.len(),
+            failed: self.failures.len(),
+            join: join.figures(),
+            first_media: first.figures(),
+            sent: clients().map(|client| client.sent).sum(),
+            received: clients().map(|client| client.received).sum(),
+            loss: share(missing, expected),
+        };
+        (self.delays, self.server) = (delays, server);
     }
 
     /// Everything, for programs.
@@ -113,13 +186,7 @@ impl Report {
                 table,
                 "{:<5} {:<14} {:<15} {:<8} {:<7} {:<9} {:.2} %",
                 room.number,
-                show(
-                    clients
-                        .iter()
-                        .map(|client| client.join_ms)
-                        .collect::<Option<Vec<_>>>()
-                        .and_then(|all| all.into_iter().max())
-                ),
+                show(room.join_ms()),
                 show(room.first_media_ms()),
                 format!(
                     "{}/{}",
@@ -133,6 +200,28 @@ impl Report {
         }
         for failure in &self.failures {
             let _ = writeln!(table, "failed: {failure}");
+        }
+        let (summary, delays) = (&self.summary, &self.delays);
+        let _ = writeln!(
+            table,
+            "all    join p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms; {} packets received, {:.3} % missing",
+            summary.join.p50_ms,
+            summary.join.p95_ms,
+            summary.join.max_ms,
+            summary.received,
+            summary.loss * 100.0,
+        );
+        let _ = writeln!(
+            table,
+            "voice  delay p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, longest {:.1} ms ({} packets)",
+            delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms, delays.count,
+        );
+        if let Some(server) = &self.server {
+            let _ = writeln!(
+                table,
+                "server {:.2} cores, {:.0} packets/s sent on, {:.2} us of CPU each, {:.0} MiB at most",
+                server.cores, server.packets_per_second, server.cpu_us_per_packet, server.memory_mib,
+            );
         }
         table
     }
@@ -164,6 +253,20 @@ impl Report {
                 misses.push(format!("room {}: {:.2} % of packets missing", room.number, room.loss() * 100.0));
             }
         }
+        if let Some(limit) = limits.delay_p99
+            && self.delays.p99_ms > limit.as_secs_f64() * 1_000.0
+        {
+            misses.push(format!("voice: one packet in a hundred took longer than {:.2} ms", self.delays.p99_ms));
+        }
+        if let Some(limit) = limits.cpu_per_packet {
+            match &self.server {
+                Some(server) if server.cpu_us_per_packet > limit => {
+                    misses.push(format!("the server took {:.2} us for a packet", server.cpu_us_per_packet));
+                }
+                Some(server) if server.packets_per_second > 0.0 => {}
+                _ => misses.push("the server's metrics say nothing of packets sent on".to_owned()),
+            }
+        }
         if self.rooms.is_empty() && misses.is_empty() {
             misses.push("no room was held".to_owned());
         }
@@ -184,7 +287,13 @@ fn share(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { join: Duration::from_secs(2), first_media: Duration::from_secs(3), loss: 0.01 };
+    const LIMITS: Limits = Limits {
+        join: Duration::from_secs(2),
+        first_media: Duration::from_secs(3),
+        loss: 0.01,
+        delay_p99: None,
+        cpu_per_packet: None,
+    };
 
     fn client() -> ClientReport {
         ClientReport {
@@ -223,6 +332,22 @@ mod tests {
     #[test]
     fn a_run_without_rooms_is_not_a_good_run() {
         assert_eq!(Report::default().misses(&LIMITS).len(), 1);
+    }
+
+    #[test]
+    fn delay_and_cpu_are_limits_where_they_are_given() {
+        let mut report = Report::default();
+        report.add(Ok(RoomReport { number: 0, clients: vec![client()] }));
+        let server = ServerFigures { cpu_us_per_packet: 5.0, packets_per_second: 9.0, ..ServerFigures::default() };
+        report.sum_up(DelayFigures { p99_ms: 8.0, ..DelayFigures::default() }, Some(server));
+        assert_eq!(report.summary.join.count, 1);
+        assert_eq!(report.misses(&LIMITS), Vec::<String>::new());
+        let strict = Limits { delay_p99: Some(Duration::from_millis(7)), cpu_per_packet: Some(4.9), ..LIMITS };
+        assert_eq!(report.misses(&strict).len(), 2);
+        let page = report.html();
+        assert!(page.contains("8.00 ms") && !page.contains("http://") && !page.contains("https://"), "self-contained");
+        report.server = None;
+        assert_eq!(report.misses(&strict).len(), 2, "without figures there is no verdict");
     }
 
     #[test]

@@ -25,6 +25,8 @@ mod frames;
 mod intake;
 pub mod lines;
 pub mod manifest;
+#[doc(hidden)]
+pub mod measure;
 mod mix;
 mod muxer;
 mod original;

@@ -10,6 +10,8 @@ mod forward;
 mod ingress;
 mod keys;
 #[doc(hidden)]
+pub mod laps;
+#[doc(hidden)]
 pub mod measure;
 mod media;
 mod meters;

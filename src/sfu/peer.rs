@@ -16,7 +16,7 @@ use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig}
 use super::ConnectError;
 use super::forward::Rewrite;
 use super::ingress::Payloads;
-use super::keys::{self, Mailbox};
+use super::keys::{self, Keys, Mailbox};
 use super::media::Media;
 use super::negotiated::{Negotiated, without_streams};
 use super::path::{Check, is_success};
@@ -253,6 +253,12 @@ impl Peer {
     /// The slot's m-line in the client's SDP.
     pub(super) fn slot_mid(&self, slot: usize) -> Option<String> {
         self.media.slot_mid(slot).map(str::to_owned)
+    }
+
+    /// Takes keys and a way as if the handshake were done, for benches.
+    pub(super) fn supply(&mut self, now: MonoTime, keys: &Keys, route: Route, events: &mut VecDeque<PeerEvent>) {
+        self.media.start(keys, events);
+        self.media.path().suppose(now, route);
     }
 
     /// Says goodbye (RTCP BYE, DTLS `close_notify`); [`Peer::drain`] sends the latter.

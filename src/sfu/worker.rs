@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::demux::{Demux, KeyMap, Kind, PeerKey};
 use super::forward::Rewrite;
 use super::ingress::Payloads;
+use super::keys::Keys;
 use super::meters::Meters;
 use super::peer::{Peer, PeerEvent};
 use super::room::{Member, Room};
@@ -164,15 +165,22 @@ impl Worker {
                 return;
             }
             readable |= events.iter().any(|event| event.token() == SOCKET);
-            if !self.take_commands() {
-                return;
+            match self.turn(readable) {
+                Some(more) => readable = more,
+                None => return,
             }
-            if readable {
-                readable = self.receive();
-            }
-            self.run_timers();
-            self.flush();
         }
+    }
+
+    /// One turn of the loop; true: more may wait in the socket. `None`: every handle is gone.
+    pub(super) fn turn(&mut self, readable: bool) -> Option<bool> {
+        if !self.take_commands() {
+            return None;
+        }
+        let more = readable && self.receive();
+        self.run_timers();
+        self.flush();
+        Some(more)
     }
 
     fn time_to_wait(&self) -> Duration {
@@ -271,6 +279,18 @@ impl Worker {
         }
         self.advance(now, key);
         Ok(())
+    }
+
+    /// Gives a session keys and a way as if its handshake were done, for benches.
+    pub(super) fn supply(&mut self, room_id: RoomId, connection: ConnectionId, keys: &Keys, route: Route) {
+        let now = self.clock.mono();
+        let Some(key) = self.rooms.get(&room_id).and_then(|room| room.key_of(connection)) else { return };
+        self.demux.bind(route.remote, key);
+        let mut events = VecDeque::new();
+        if let Some(seat) = self.peers.get_mut(&key) {
+            seat.peer.supply(now, keys, route, &mut events);
+        }
+        self.act(now, room_id, connection, events);
     }
 
     fn restart_ice(

@@ -1,5 +1,6 @@
 //! What the node tells those who run it: the log and the metrics. Never names, codes, tokens or keys.
 
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -61,9 +62,25 @@ impl Metrics {
         handle.clone().map(Self).map_err(Error::AlreadySet)
     }
 
-    /// All metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text format, and what the process takes of the machine.
     pub fn render(&self) -> String {
-        self.0.render()
+        let mut text = self.0.render();
+        // Prometheus' own names for them. A counter of whole numbers would lose most of a second.
+        if let Some(cpu) = cpu_seconds() {
+            let _ = write!(
+                text,
+                "# HELP process_cpu_seconds_total CPU time of all threads, user and system\n\
+                 # TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {cpu:.3}\n"
+            );
+        }
+        if let Some(memory) = resident_bytes() {
+            let _ = write!(
+                text,
+                "# HELP process_resident_memory_bytes Memory in use\n\
+                 # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {memory}\n"
+            );
+        }
+        text
     }
 
     /// Keeps histograms small; runs until it is dropped.
@@ -74,6 +91,18 @@ impl Metrics {
             self.0.run_upkeep();
         }
     }
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(spent).ok().map(|spent| spent.as_secs_f64())
+}
+
+/// `None` where there is no `/proc`.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
 impl std::fmt::Debug for Metrics {

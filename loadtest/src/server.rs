@@ -1,0 +1,153 @@
+//! What the server says of itself in `/metrics` while a run lasts.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use crate::api::Api;
+
+/// Time between two looks. Shorter loads the server with its own measurement.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One look.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Look {
+    /// Seconds since the run's beginning.
+    pub at: f64,
+    /// CPU seconds of the process, user and system, all threads.
+    pub cpu: f64,
+    /// Bytes of memory in use.
+    pub memory: f64,
+    /// Media packets sent on so far.
+    pub forwarded: f64,
+    /// Rooms on the workers.
+    pub rooms: f64,
+}
+
+/// What the server's figures come to while all rooms are up.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ServerFigures {
+    /// Cores in use, on average.
+    pub cores: f64,
+    /// Microseconds of CPU for each packet sent on.
+    pub cpu_us_per_packet: f64,
+    /// Packets sent on in a second.
+    pub packets_per_second: f64,
+    /// Most memory in use, MiB.
+    pub memory_mib: f64,
+    /// Every look.
+    pub looks: Vec<Look>,
+}
+
+/// Looks until it is dropped or asked.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    looks: Arc<Mutex<Vec<Look>>>,
+    task: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Begins to look, with this key.
+    pub(crate) fn begin(api: Api, key: String) -> Self {
+        let looks = Arc::<Mutex<Vec<Look>>>::default();
+        let shared = Arc::clone(&looks);
+        let began = Instant::now();
+        let task = tokio::spawn(async move {
+            let mut interval = tokio::time::interval(INTERVAL);
+            loop {
+                interval.tick().await;
+                match api.metrics(&key).await {
+                    Ok(text) => {
+                        let look = look(&text, began.elapsed().as_secs_f64());
+                        shared.lock().unwrap_or_else(PoisonError::into_inner).push(look);
+                    }
+                    Err(error) => tracing::warn!(%error, "no metrics"),
+                }
+            }
+        });
+        Self { looks, task }
+    }
+
+    /// The figures of the time in which as many rooms were up as ever.
+    pub(crate) fn figures(&self) -> ServerFigures {
+        figures(self.looks.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn figures(looks: Vec<Look>) -> ServerFigures {
+    let most = looks.iter().map(|look| look.rooms).fold(0.0, f64::max);
+    let full: Vec<&Look> = looks.iter().filter(|look| look.rooms >= most).collect();
+    let memory_mib = looks.iter().map(|look| look.memory).fold(0.0, f64::max) / f64::from(1 << 20);
+    // The first second and the last are of people who come and go.
+    let (Some(first), Some(last)) = (full.get(2.min(full.len().saturating_sub(1))), full.iter().rev().nth(1)) else {
+        return ServerFigures { memory_mib, looks, ..ServerFigures::default() };
+    };
+    let (time, cpu, packets) = (last.at - first.at, last.cpu - first.cpu, last.forwarded - first.forwarded);
+    let per = |what: f64, of: f64| if of > 0.0 { what / of } else { 0.0 };
+    ServerFigures {
+        cores: per(cpu, time),
+        cpu_us_per_packet: per(cpu * 1e6, packets),
+        packets_per_second: per(packets, time),
+        memory_mib,
+        looks,
+    }
+}
+
+fn look(text: &str, at: f64) -> Look {
+    // The workers' own series are summed.
+    let sum = |name: &str| {
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(value).sum()
+    };
+    Look {
+        at,
+        cpu: sum("process_cpu_seconds_total"),
+        memory: sum("process_resident_memory_bytes"),
+        forwarded: sum("sportello_packets_forwarded_total"),
+        rooms: sum("sportello_worker_rooms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_sums_the_workers_and_reads_nothing_else() {
+        let text = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1.5\n\
+                    sportello_packets_forwarded_total{worker=\"0\"} 40\nsportello_packets_forwarded_total{worker=\"1\"} 2\n\
+                    sportello_worker_rooms_other 7\nsportello_worker_rooms{worker=\"0\"} 3\n";
+        let look = look(text, 2.0);
+        assert!((look.cpu, look.forwarded, look.rooms, look.memory) == (1.5, 42.0, 3.0, 0.0));
+    }
+
+    #[test]
+    fn only_the_time_in_which_all_rooms_are_up_counts() {
+        let look = |at: u32, rooms: u32, cpu: f64| Look {
+            at: at.into(),
+            rooms: rooms.into(),
+            cpu,
+            memory: f64::from(1 << 20),
+            forwarded: f64::from(at) * 1_000.0,
+        };
+        let mut looks = vec![look(0, 1, 0.0), look(1, 2, 7.0)];
+        looks.extend((2..9).map(|at| look(at, 2, 7.0 + f64::from(at) / 2.0)));
+        looks.push(look(9, 0, 99.0));
+        let figures = figures(looks);
+        assert!((figures.cores - 0.5).abs() < 1e-9);
+        assert!((figures.cpu_us_per_packet - 500.0).abs() < 1e-9);
+        assert!((figures.memory_mib - 1.0).abs() < 1e-9);
+        assert!(super::figures(Vec::new()).looks.is_empty());
+    }
+}
