@@ -146,7 +146,7 @@ fn pdf_with(words: &str, catalogue: &str) -> Vec<u8> {
     let table = bytes.len();
     write!(bytes, "xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1).unwrap();
     for place in places {
-        write!(bytes, "{place:010} 00000 n \n").unwrap();
+        writeln!(bytes, "{place:010} 00000 n ").unwrap();
     }
     write!(bytes, "trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n", objects.len() + 1).unwrap();
     bytes
@@ -173,7 +173,8 @@ fn signed(content: &[u8], folder: &TempDir) -> Vec<u8> {
     let at = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(at("content"), content).unwrap();
     let run = |args: &[&str]| {
-        assert!(Command::new("openssl").args(args).stderr(std::process::Stdio::null()).status().unwrap().success())
+        let done = Command::new("openssl").args(args).stderr(std::process::Stdio::null()).status().unwrap();
+        assert!(done.success(), "openssl {args:?}");
     };
     run(&[
         "req",
@@ -500,7 +501,7 @@ async fn a_register_that_is_down_at_midnight_of_new_year_gives_one_number_and_th
     let environment = clock.environment();
     let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let server = Server::start_in(&environment, Database::Sqlite, &[("REGISTER__URL", protocollo.url())]).await;
-    let mut counter = Counter::opens_with(server, midnight - Duration::from_secs(600)).await;
+    let mut counter = Counter::opens_with(server, midnight - Duration::from_mins(10)).await;
     let offset = midnight.duration_since(Timestamp::now()).as_secs();
     clock.is_set_to(&format!("+{}", offset - 3));
     tokio::time::sleep(Duration::from_millis(1_200)).await;
