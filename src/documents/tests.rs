@@ -1,9 +1,7 @@
 //! Good documents from real programs, and bad ones from whoever tries.
 
 mod hostile;
-mod kept;
 mod made;
-mod scanned;
 
 use proptest::prelude::*;
 
