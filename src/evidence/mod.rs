@@ -78,6 +78,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     readers: Arc<Semaphore>,
+    fronts: files::Fronts,
     /// Woken when a job was queued.
     queued: Notify,
     sealing: Sealing,
@@ -194,6 +195,7 @@ impl Evidence {
             settings,
             clock,
             readers,
+            fronts: files::Fronts::default(),
             queued: Notify::new(),
             sealing,
         }))
