@@ -162,7 +162,8 @@ mod tests {
         let clusters = (0..2 * seconds).map(|n| {
             let picture = SimpleBlock { track: 1, offset: 0, keyframe: (n + 5) % 6 == 0, data: b"picture" };
             let sound = SimpleBlock { track: 2, offset: 0, keyframe: true, data: b"sound" };
-            webm::cluster(500 * n, if n == 0 { std::slice::from_ref(&sound) } else { &[picture, sound][..] }).unwrap()
+            let blocks = [picture, sound];
+            webm::cluster(500 * n, if n == 0 { blocks.get(1..).unwrap() } else { &blocks }).unwrap()
         });
         let clusters = clusters.collect();
         (head, clusters)

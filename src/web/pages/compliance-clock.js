@@ -12,7 +12,11 @@ const NEAR = 0.005;
 /** Further apart, it jumps. Seconds. */
 const LOST = 0.25;
 /** By so much a film is played faster or slower at most. More is heard. */
-const HASTE = 0.1;
+const HASTE = 0.06;
+/** And by so much, for a fraction of a second, if one would see it: just after a start, on a busy machine. */
+const HURRY = 0.25;
+/** What one would see. Seconds. */
+const SEEN = 0.03;
 /** After a start the clock follows the films once: they all take a moment. Milliseconds. */
 const STARTED_MS = 200;
 /** A film that comes up is opened so long before. Seconds. */
@@ -258,7 +262,7 @@ export class Clock extends EventTarget {
     }
     if (apart > APART) lane.correcting = true;
     else if (apart < NEAR) lane.correcting = false;
-    const haste = lane.correcting ? Math.sign(ahead) * Math.min(HASTE, Math.max(0.02, apart * 2)) : 0;
+    const haste = lane.correcting ? Math.sign(ahead) * (apart > SEEN ? HURRY : HASTE) : 0;
     const rate = this.rate * (1 - haste);
     if (Math.abs(lane.video.playbackRate - rate) > 0.004) lane.video.playbackRate = rate;
   }

@@ -232,9 +232,10 @@ function muteButton(video, name) {
   const picture = h("span", { class: "mute-icon" });
   const button = h("button", { type: "button", class: "button small mute", "data-mute": true }, picture, label);
   const show = () => {
-    setText(label, video.muted ? t("player.unmute") : t("player.mute"));
+    const text = video.muted ? t("player.unmute") : t("player.mute");
+    setText(label, text);
     picture.replaceChildren(icon(video.muted ? "microphoneOff" : "microphone"));
-    button.setAttribute("aria-label", video.muted ? t("player.unmuteOf", { name }) : t("player.muteOf", { name }));
+    button.setAttribute("aria-label", `${text}: ${name}`);
     button.dataset.muted = String(video.muted);
   };
   button.addEventListener("click", () => {

@@ -11,7 +11,7 @@ import { player } from "./compliance-player.js";
 import { problemWords } from "./compliance-problems.js";
 import { badges, field } from "./compliance-search.js";
 import { h, setText } from "./dom.js";
-import { elapsed, language, roleName } from "./i18n.js";
+import { elapsed, roleName } from "./i18n.js";
 
 /** Pause between two looks at a job, milliseconds. */
 const JOB_EVERY_MS = 700;
@@ -40,7 +40,7 @@ export async function recordingScreen(api, found, access, page) {
   const film = manifest && manifest.originals.length > 0 ? player(found, manifest, ledger, access) : null;
 
   const marks = h("div", { class: "recording-badges" }, badges(found));
-  const historyBody = h("tbody", {});
+  const historyBody = h("tbody", { role: "rowgroup" });
   const expired = h(
     "div",
     { class: "notice warning expired", role: "alert" },
@@ -220,13 +220,13 @@ export async function recordingScreen(api, found, access, page) {
 
   function history() {
     const again = h("button", { type: "button", class: "button small", id: "history-again", onclick: () => void showHistory() }, t("history.again"));
-    const heads = ["when", "what", "why", "who"].map((key) => h("th", { scope: "col" }, t(/** @type {import("./compliance-i18n.js").Key} */ (`history.${key}`))));
+    const heads = ["when", "what", "why", "who"].map((key) => h("th", { scope: "col", role: "columnheader" }, t(/** @type {import("./compliance-i18n.js").Key} */ (`history.${key}`))));
     return h(
       "section",
       { class: "card", "aria-labelledby": "history-heading" },
       h("div", { class: "found-head" }, h("h2", { id: "history-heading" }, t("history.heading")), again),
       h("p", { class: "hint" }, t("history.text")),
-      h("div", { class: "table", role: "region", tabindex: 0, "aria-labelledby": "history-heading" }, h("table", { id: "history" }, h("thead", {}, h("tr", {}, ...heads)), historyBody)),
+      h("div", { class: "table", role: "region", tabindex: 0, "aria-labelledby": "history-heading" }, h("table", { id: "history", role: "table" }, h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)), historyBody)),
     );
   }
 
@@ -388,10 +388,10 @@ function historyRow({ first, times }) {
   const who = word("caller", kind) + (name ? ` ${name.slice(-8)}` : "");
   return h(
     "tr",
-    { "data-action": first.action, lang: language },
-    h("td", {}, moment(first.at)),
-    h("td", {}, word("action", first.action), more.length > 0 ? h("span", { class: "hint" }, ` ${more.join(", ")}`) : null),
-    h("td", {}, first.reason),
-    h("td", { title: first.caller }, who),
+    { "data-action": first.action, role: "row" },
+    h("td", { role: "cell" }, moment(first.at)),
+    h("td", { role: "cell" }, word("action", first.action), more.length > 0 ? h("span", { class: "hint" }, ` ${more.join(", ")}`) : null),
+    h("td", { role: "cell" }, first.reason),
+    h("td", { role: "cell", title: first.caller }, who),
   );
 }

@@ -81,8 +81,6 @@ export default {
   "player.pictureOf": "Bild: {name}",
   "player.mute": "Stumm",
   "player.unmute": "Mit Ton",
-  "player.muteOf": "Stimme von {name} stumm schalten",
-  "player.unmuteOf": "Stimme von {name} wieder hören",
   "player.events": "Ereignisse",
 
   "source.camera": "Kamera",

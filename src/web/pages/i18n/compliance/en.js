@@ -81,8 +81,6 @@ export default {
   "player.pictureOf": "Picture: {name}",
   "player.mute": "Mute",
   "player.unmute": "Unmute",
-  "player.muteOf": "Mute the voice of {name}",
-  "player.unmuteOf": "Unmute the voice of {name}",
   "player.events": "Events",
 
   "source.camera": "camera",

@@ -81,8 +81,6 @@ export default {
   "player.pictureOf": "Ripresa: {name}",
   "player.mute": "Togli voce",
   "player.unmute": "Ridai voce",
-  "player.muteOf": "Togli la voce a {name}",
-  "player.unmuteOf": "Ridai la voce a {name}",
   "player.events": "Eventi",
 
   "source.camera": "videocamera",
