@@ -47,7 +47,10 @@ async function signIn(page, key) {
 async function find(page, fields = { fiscal: FISCAL_CODE }) {
   await page.locator("#search-reason").fill(REASON);
   for (const [name, value] of Object.entries(fields)) await page.locator(`#search-${name}`).fill(value);
+  const answered = page.waitForResponse((response) => response.url().endsWith("/v1/recordings/search"));
   await page.locator("#search-submit").click();
+  await answered;
+  await page.locator("#search-submit:enabled").waitFor();
   await page.locator("#search-summary:not([hidden])").waitFor();
 }
 
