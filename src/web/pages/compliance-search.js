@@ -2,7 +2,7 @@
  * Looking for recordings. Names for tests: #search-form with its fields, #search-results, [data-room] with a button.
  */
 
-import { beginOfDay, moment, plural, t, word } from "./compliance-i18n.js";
+import { beginOfDay, day, moment, plural, t, word } from "./compliance-i18n.js";
 import { h } from "./dom.js";
 import { date, hour, roleName } from "./i18n.js";
 
@@ -128,7 +128,7 @@ function item(found, open) {
 /** Where it stands, in words. @param {Found} found */
 export function badges(found) {
   const percent = found.state === "sealing" && found.sealing_percent !== null ? ` ${Math.floor(found.sealing_percent)} %` : "";
-  const until = found.retain_until ? t("state.until", { until: date(found.retain_until) }) : null;
+  const until = found.retain_until ? t("state.until", { until: day(found.retain_until) }) : null;
   return h(
     "ul",
     { class: "badges" },
