@@ -34,6 +34,11 @@ export class Devices extends EventTarget {
     return this.microphone !== null && this.camera !== null;
   }
 
+  /** The browser or the page itself stands in the way: trying again changes nothing. */
+  get hopeless() {
+    return Object.values(this.troubles).some((trouble) => trouble === "insecure" || trouble === "unsupported");
+  }
+
   /** Opens both; what does not open is told in `troubles`. */
   async open() {
     if (!navigator.mediaDevices?.getUserMedia) {
