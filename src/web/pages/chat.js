@@ -124,7 +124,7 @@ function messageItem(message, me) {
       "p",
       { class: "message-by" },
       h("strong", {}, own ? t("chat.you") : message.name),
-      h("span", { class: "hint" }, own ? ` ${hour(message.at)}` : ` ${roleName(message.role)} · ${hour(message.at)}`),
+      h("span", { class: "hint" }, ` ${[!own && message.role && roleName(message.role), hour(message.at)].filter(Boolean).join(" · ")}`),
     ),
     h("p", { class: "message-text" }, message.text),
   );

@@ -239,7 +239,7 @@ class AppointmentCard {
     this.element.dataset.waiting = String(waiting);
     const over = ["concluded", "closed", "cancelled", "expired"].includes(phase);
     this.open.hidden = over;
-    const words = t(phase === "extended" ? "console.documents" : appointment.opened ? "console.return" : "console.open");
+    const words = t(phase === "extended" ? "console.documents" : ["live", "suspended"].includes(phase) ? "console.return" : "console.open");
     if (this.open.textContent !== words) this.open.replaceChildren(words, icon("arrow"));
     this.open.setAttribute("aria-label", `${words}: ${hour(start)}, ${this.title.textContent}`);
   }
@@ -288,8 +288,9 @@ class GuestLine {
       place === "waiting" && role !== "operator"
         ? t("operator.place.waiting", { time: elapsed(since ? Date.now() - Date.parse(since) : 0) })
         : t(place === "waiting" ? "console.place.atDoor" : `operator.place.${place}`);
-    const devices = ["waiting", "inside"].includes(place) ? devicesWords(this.guest) : "";
-    const troubled = this.guest.camera === false || this.guest.microphone === false;
+    const found = this.guest.devices;
+    const devices = ["waiting", "inside"].includes(place) ? devicesWords(found) : "";
+    const troubled = found !== null && !(found.camera && found.microphone);
     this.element.dataset.devices = devices === "" ? "unknown" : troubled ? "trouble" : "ok";
     setText(this.where, [words, devices].filter(Boolean).join(" · "));
   }

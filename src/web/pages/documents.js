@@ -184,6 +184,7 @@ class Upload extends EventTarget {
     this.sending = true;
     const focused = this.element.contains(document.activeElement);
     this.#show();
+    /** @type {QueuedFile[]} */
     const sent = [];
     for (const file of fit) {
       if (await file.send(this.session)) sent.push(file);

@@ -249,10 +249,10 @@ function deviceTroubles(person) {
 
 /**
  * What the device check found, for whoever is not seen and heard yet.
- * @param {{camera: boolean | null, microphone: boolean | null} | null | undefined} devices
+ * @param {{camera: boolean, microphone: boolean} | null | undefined} devices
  */
 export function devicesWords(devices) {
-  if (!devices || (devices.camera === null && devices.microphone === null)) return "";
+  if (!devices) return "";
   if (devices.camera && devices.microphone) return t("operator.devices.ok");
   if (!devices.camera && !devices.microphone) return t("devices.trouble.both");
   return t(devices.camera ? "devices.trouble.microphone" : "devices.trouble.camera");

@@ -88,7 +88,7 @@
  *   | {state: "recording"} | {state: "not_live"}} Grant
  */
 
-/** @typedef {{number: number, participant: string, name: string, role: Role, at: string, text: string}} ChatMessage */
+/** @typedef {{number: number, participant: string, name: string, role: Role | null, at: string, text: string}} ChatMessage */
 
 /**
  * One appointment of the day, as the operator's console lists it.
@@ -101,7 +101,6 @@
  * @property {string} start
  * @property {string} end
  * @property {Phase} phase
- * @property {boolean} opened
  * @property {Outcome | null} outcome
  * @property {Guest[]} participants
  */
@@ -113,8 +112,7 @@
  * @property {string} name
  * @property {Person["place"]} place
  * @property {string | null} waiting_since
- * @property {boolean | null} camera whether it works; null: not told
- * @property {boolean | null} microphone
+ * @property {{camera: boolean, microphone: boolean} | null} devices what their device check found; null: not told
  * @property {boolean} connected
  */
 

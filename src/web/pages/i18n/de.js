@@ -386,5 +386,9 @@ const de = {
 
   "ended.extension.one": "Diese Seite ist noch 1 Stunde verfügbar",
   "ended.extension.other": "Diese Seite ist noch {n} Stunden verfügbar",
+
+  "problem.unknown-document": "Dieses Dokument gibt es nicht.",
+  "problem.document-deleted": "Das Dokument wurde gelöscht.",
+  "problem.unknown-step": "Dieser Schritt gehört nicht zum Dienst.",
 };
 export default de;

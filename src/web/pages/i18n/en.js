@@ -386,5 +386,9 @@ const en = {
 
   "ended.extension.one": "This page will be available for another hour",
   "ended.extension.other": "This page will be available for another {n} hours",
+
+  "problem.unknown-document": "There is no such document.",
+  "problem.document-deleted": "The document was deleted.",
+  "problem.unknown-step": "This step is not part of the service.",
 };
 export default en;

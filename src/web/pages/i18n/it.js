@@ -386,4 +386,8 @@ export default {
 
   "ended.extension.one": "Questa pagina sarà disponibile ancora 1 ora",
   "ended.extension.other": "Questa pagina sarà disponibile altre {n} ore",
+
+  "problem.unknown-document": "Questo documento non c’è.",
+  "problem.document-deleted": "Il documento è stato eliminato.",
+  "problem.unknown-step": "Questo passo non fa parte del servizio.",
 };
