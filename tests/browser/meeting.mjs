@@ -21,7 +21,11 @@ const PRESENCE_SECONDS = 4;
 
 /** The counter: the demo's server and the browser in which everyone has a context of their own. */
 export class Counter {
-  static async open(name) {
+  /**
+   * @param {string} name folder of its artefacts
+   * @param {{cameras?: number}} [options]
+   */
+  static async open(name, { cameras = 1 } = {}) {
     const folder = artefacts(name);
     const data = mkdtempSync(join(tmpdir(), "sportello-"));
     const profiles = join(data, "profiles");
@@ -33,7 +37,7 @@ export class Counter {
     }
     const env = { SPORTELLO__ROOMS__PROFILES: profiles, SPORTELLO__HTTP__JOIN_BURST: "1000" };
     const server = await Server.start({ data, log: join(folder, "server.log"), demo: true, env });
-    return new Counter(folder, data, server, await launch());
+    return new Counter(folder, data, server, await launch(undefined, { cameras }));
   }
 
   constructor(folder, data, server, browser) {

@@ -164,7 +164,10 @@ function readiness(role, n) {
       h("li", {}, t("welcome.ready.code", { n })),
       h("li", {}, t("welcome.ready.document")),
       forms && h("li", {}, t("welcome.ready.forms")),
+      forms && h("li", {}, t("welcome.ready.both")),
       h("li", {}, t("welcome.ready.device")),
+      h("li", {}, t("welcome.ready.browser")),
+      h("li", {}, t("welcome.ready.close")),
     ),
   );
 }

@@ -25,7 +25,10 @@ const de = {
   "welcome.ready.code": "den {n}-stelligen Code, den Sie per SMS erhalten haben",
   "welcome.ready.document": "Ihren Ausweis",
   "welcome.ready.forms": "die verlangten Formulare, ausgefüllt",
+  "welcome.ready.both": "beide Personen: Sie müssen anwesend sein, und wer die Vollmacht gibt, muss den eigenen Willen erklären können",
   "welcome.ready.device": "ein Gerät mit Kamera, Mikrofon und Lautsprecher oder Kopfhörer",
+  "welcome.ready.browser": "eine neuere Version von Chrome, Edge, Firefox oder Safari",
+  "welcome.ready.close": "andere Anwendungen mit Mikrofon und Kamera: Schließen Sie sie vorher",
   "welcome.tooEarly": "Es ist noch zu früh: Eintreten können Sie ab {opens}. Kommen Sie mit demselben Link auf diese Seite zurück.",
   "welcome.tooLate": "Die Zeit zum Eintreten ist vorbei ({closes}). Bitte buchen Sie einen neuen Termin.",
   "welcome.unknown.heading": "Dieser Link ist ungültig",
@@ -155,7 +158,10 @@ const de = {
 
   "ended.heading": "Anruf beendet",
   "ended.text": "Kamera und Mikrofon sind aus. Sie können diese Seite schließen.",
+  "ended.text.extended": "Der Videoanruf ist beendet: Kamera und Mikrofon sind aus. Fehlende Unterlagen können Sie hier noch senden.",
   "ended.outcome": "Ergebnis",
+  "ended.extension.one": "Diese Seite ist noch 1 Stunde verfügbar",
+  "ended.extension.other": "Diese Seite ist noch {n} Stunden verfügbar",
   "ended.extension.text": "Bis {until} können Sie fehlende Unterlagen einreichen.",
   "ended.removed.heading": "Sie sind nicht mehr im Raum",
   "ended.removed.text": "Ihre Teilnahme wurde am Schalter beendet. Wenn Sie das für einen Fehler halten, wenden Sie sich an die Dienststelle.",
@@ -296,8 +302,6 @@ const de = {
 
   "devices.anyway": "Trotzdem eintreten",
 
-  "ended.text.extended": "Der Videoanruf ist beendet: Kamera und Mikrofon sind aus. Fehlende Unterlagen können Sie hier noch senden.",
-
   "operator.feature.documents": "Austausch von Dokumenten",
   "operator.feature.chat": "Chat",
   "operator.devices.ok": "Kamera und Mikrofon funktionieren",
@@ -354,6 +358,9 @@ const de = {
   "problem.too-many-messages": "In diesem Raum gibt es schon zu viele Nachrichten.",
   "problem.too-large": "Das ist zu lang zum Senden.",
   "problem.not-found": "Das gibt es nicht mehr.",
+  "problem.unknown-step": "Dieser Schritt gehört nicht zum Dienst.",
+  "problem.document-deleted": "Das Dokument wurde gelöscht.",
+  "problem.unknown-document": "Dieses Dokument gibt es nicht.",
 
   "unfit.empty": "Die Datei ist leer.",
   "unfit.unknown-type": "Sie ist kein Pdf, P7m, Jpeg oder Png.",
@@ -383,12 +390,5 @@ const de = {
   "demo.console": "Konsole des Schalterdienstes",
   "demo.officer": "Für den Schalterdienst",
   "demo.officer.text": "Der Schalterdienst arbeitet in der Konsole, mit dem beim Start gezeigten Schlüssel, oder tritt über den eigenen Link ein.",
-
-  "ended.extension.one": "Diese Seite ist noch 1 Stunde verfügbar",
-  "ended.extension.other": "Diese Seite ist noch {n} Stunden verfügbar",
-
-  "problem.unknown-document": "Dieses Dokument gibt es nicht.",
-  "problem.document-deleted": "Das Dokument wurde gelöscht.",
-  "problem.unknown-step": "Dieser Schritt gehört nicht zum Dienst.",
 };
 export default de;

@@ -25,7 +25,10 @@ const en = {
   "welcome.ready.code": "the {n}-digit code that you received by SMS",
   "welcome.ready.document": "your identity document",
   "welcome.ready.forms": "the required forms, filled in",
+  "welcome.ready.both": "delegate and delegator: both must be there, and the delegator must be able to state their will",
   "welcome.ready.device": "a device with camera, microphone and speakers or headphones",
+  "welcome.ready.browser": "a recent version of Chrome, Edge, Firefox or Safari",
+  "welcome.ready.close": "other applications that use microphone and camera: close them before you begin",
   "welcome.tooEarly": "It is still early: you can enter from {opens}. Come back to this page with the same link.",
   "welcome.tooLate": "The time to enter has passed ({closes}). Please book a new appointment.",
   "welcome.unknown.heading": "This link is not valid",
@@ -155,7 +158,10 @@ const en = {
 
   "ended.heading": "Call ended",
   "ended.text": "Camera and microphone are off. You can close this page.",
+  "ended.text.extended": "The video call is over: camera and microphone are off. If you still have documents to hand in, you can send them from here.",
   "ended.outcome": "Outcome",
+  "ended.extension.one": "This page will be available for another hour",
+  "ended.extension.other": "This page will be available for another {n} hours",
   "ended.extension.text": "Until {until} you can hand in missing documents.",
   "ended.removed.heading": "You are no longer in the room",
   "ended.removed.text": "The officer has ended your participation. If you think this is a mistake, contact the office.",
@@ -296,8 +302,6 @@ const en = {
 
   "devices.anyway": "Enter anyway",
 
-  "ended.text.extended": "The video call is over: camera and microphone are off. If you still have documents to hand in, you can send them from here.",
-
   "operator.feature.documents": "Exchange of documents",
   "operator.feature.chat": "Chat",
   "operator.devices.ok": "camera and microphone work",
@@ -354,6 +358,9 @@ const en = {
   "problem.too-many-messages": "There are too many messages in this room already.",
   "problem.too-large": "This is too long to be sent.",
   "problem.not-found": "It is not there any more.",
+  "problem.unknown-step": "This step is not part of the service.",
+  "problem.document-deleted": "The document was deleted.",
+  "problem.unknown-document": "There is no such document.",
 
   "unfit.empty": "The file is empty.",
   "unfit.unknown-type": "It is not a Pdf, P7m, Jpeg or Png.",
@@ -383,12 +390,5 @@ const en = {
   "demo.console": "Officer’s console",
   "demo.officer": "For the officer",
   "demo.officer.text": "The officer works from the console, with the operator key shown at the start, or enters by their own link.",
-
-  "ended.extension.one": "This page will be available for another hour",
-  "ended.extension.other": "This page will be available for another {n} hours",
-
-  "problem.unknown-document": "There is no such document.",
-  "problem.document-deleted": "The document was deleted.",
-  "problem.unknown-step": "This step is not part of the service.",
 };
 export default en;

@@ -25,7 +25,10 @@ export default {
   "welcome.ready.code": "il codice di {n} cifre che hai ricevuto per SMS",
   "welcome.ready.document": "il tuo documento di identità",
   "welcome.ready.forms": "i moduli richiesti, già compilati",
+  "welcome.ready.both": "delegato e delegante: devono esserci tutti e due, e il delegante deve poter dire la sua volontà",
   "welcome.ready.device": "un dispositivo con videocamera, microfono e altoparlanti o cuffie",
+  "welcome.ready.browser": "una versione recente di Chrome, Edge, Firefox o Safari",
+  "welcome.ready.close": "le altre applicazioni che usano microfono e videocamera: chiudile prima di cominciare",
   "welcome.tooEarly": "È ancora presto: potrai entrare da {opens}. Torna a questa pagina con lo stesso link.",
   "welcome.tooLate": "L’orario per entrare è passato ({closes}). Per un nuovo appuntamento prenota di nuovo.",
   "welcome.unknown.heading": "Questo link non è valido",
@@ -155,7 +158,10 @@ export default {
 
   "ended.heading": "Chiamata terminata",
   "ended.text": "Videocamera e microfono sono spenti. Puoi chiudere questa pagina.",
+  "ended.text.extended": "La videochiamata è conclusa: videocamera e microfono sono spenti. Se ti mancano documenti da consegnare, puoi inviarli da qui.",
   "ended.outcome": "Esito",
+  "ended.extension.one": "Questa pagina sarà disponibile ancora 1 ora",
+  "ended.extension.other": "Questa pagina sarà disponibile altre {n} ore",
   "ended.extension.text": "Entro {until} puoi consegnare i documenti mancanti.",
   "ended.removed.heading": "Non sei più nella stanza",
   "ended.removed.text": "L’operatore ha chiuso la tua partecipazione. Se pensi che sia un errore, contatta la sede.",
@@ -296,8 +302,6 @@ export default {
 
   "devices.anyway": "Entra lo stesso",
 
-  "ended.text.extended": "La videochiamata è conclusa: videocamera e microfono sono spenti. Se ti mancano documenti da consegnare, puoi inviarli da qui.",
-
   "operator.feature.documents": "Scambio di documenti",
   "operator.feature.chat": "Chat",
   "operator.devices.ok": "videocamera e microfono funzionano",
@@ -354,6 +358,9 @@ export default {
   "problem.too-many-messages": "In questa stanza ci sono già troppi messaggi.",
   "problem.too-large": "È troppo lungo per essere inviato.",
   "problem.not-found": "Non c’è più.",
+  "problem.unknown-step": "Questo passo non fa parte del servizio.",
+  "problem.document-deleted": "Il documento è stato eliminato.",
+  "problem.unknown-document": "Questo documento non c’è.",
 
   "unfit.empty": "Il file è vuoto.",
   "unfit.unknown-type": "Non è un Pdf, P7m, Jpeg o Png.",
@@ -383,11 +390,4 @@ export default {
   "demo.console": "Console dell’operatore",
   "demo.officer": "Per l’operatore",
   "demo.officer.text": "L’operatore lavora dalla console, con la chiave operatore mostrata all’avvio, oppure entra dal suo link.",
-
-  "ended.extension.one": "Questa pagina sarà disponibile ancora 1 ora",
-  "ended.extension.other": "Questa pagina sarà disponibile altre {n} ore",
-
-  "problem.unknown-document": "Questo documento non c’è.",
-  "problem.document-deleted": "Il documento è stato eliminato.",
-  "problem.unknown-step": "Questo passo non fa parte del servizio.",
 };
