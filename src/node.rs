@@ -26,6 +26,7 @@ use crate::recording::Recorder;
 use crate::recording::recover::{self, RecoveredOriginal};
 use crate::recording::sign::{KeyFileError, SigningKey};
 use crate::recording::timestamp::TimestampError;
+use crate::register::RegisterClientError;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
@@ -128,6 +129,9 @@ pub enum StartError {
     /// The rooms.
     #[error("{0}")]
     Control(#[from] control::StartError),
+    /// The register's client could not be made.
+    #[error(transparent)]
+    Register(#[from] RegisterClientError),
     /// The client of the OIDC issuer.
     #[error("{0}")]
     Oidc(#[from] NoClient),
@@ -208,6 +212,8 @@ impl Node {
             encrypt: config.recording.encrypt,
             publish_heads: config.recording.publish_heads,
             signing: Arc::clone(&signing),
+            documents: config.documents(),
+            register: config.register()?,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         control.take_recovered(recovered).await;
@@ -332,6 +338,7 @@ impl Node {
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
             tokio::spawn(tidy(control.clone(), store, clock)),
+            tokio::spawn(control.clone().register()),
             tokio::spawn(evidence.clone().upkeep()),
             tokio::spawn(evidence.work()),
         ];

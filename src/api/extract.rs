@@ -23,6 +23,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body that may be left out.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(Self(Some(Json::from_request(request, state).await?.0)));
+        }
+        let bytes = body(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        Err(Problem::new(Kind::UNSUPPORTED_MEDIA_TYPE).detail("application/json"))
+    }
+}
+
 /// Parameters of the path. One that cannot be parsed names nothing that exists: 404.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<T>(pub T);

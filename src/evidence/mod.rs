@@ -56,6 +56,8 @@ const READERS: usize = 64;
 pub struct Settings {
     /// The folders of recordings that are not sealed yet.
     pub recordings: Vec<PathBuf>,
+    /// The folder of the rooms' documents.
+    pub documents: PathBuf,
     /// A folder of its own for exports, and for what they need while they are made.
     pub exports: PathBuf,
     /// How long a finished export is kept.

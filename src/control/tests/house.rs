@@ -345,6 +345,8 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         encrypt: true,
         publish_heads: Some(Duration::from_mins(1)),
         signing: Arc::new(SigningKey::generate().unwrap()),
+        documents: Documents { folder: Folder::new(folder.path().join("documents")), antivirus: None },
+        register: Register::Embedded,
     };
     let control = Control::start(store.clone(), worker.clone(), disk.clone(), settings, clock).await.unwrap();
     (store, control, worker, disk)
