@@ -109,7 +109,7 @@ describe("a meeting by keyboard", () => {
     await page.keyboard.press("ArrowRight");
     await press(page, "#list-received [data-register]");
     await page.keyboard.press("Enter");
-    await page.locator("#list-received [data-state=registered]").waitFor();
+    await page.locator("#list-received [data-document][data-state=registered]").waitFor();
     await press(page, "#documents-panel .panel-close");
     await press(page, "[data-step-id]", "Space");
     await to(page, "[name=outcome]");

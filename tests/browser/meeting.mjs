@@ -59,6 +59,7 @@ export class Counter {
       ...touch,
     });
     context.setDefaultTimeout(15_000);
+    if (process.env.OVERLAY) await (await import(process.env.OVERLAY)).overlay(context);
     const visitor = new Visitor(name, this, await context.newPage(), phone ? PHONE : DESKTOP);
     this.visitors.push(visitor);
     return visitor;
@@ -150,38 +151,38 @@ export class Visitor {
 
   /**
    * Looks at the screen in both sizes: nothing that axe-core complains of, nothing wider than the window. With
-   * `languages` in the other ones too, by the page's own links; `again` brings the screen back after them.
+   * `languages`, pictures in the other ones too; `again` brings the screen back after the change.
    */
   async look(name, { languages = false, again } = {}) {
-    const { page } = this;
-    const shown = new URL(page.url()).searchParams.get("lang");
-    for (const language of languages ? ["it", "en", "de"] : [null]) {
-      if (language) {
-        const address = new URL(page.url());
-        address.searchParams.set("lang", language);
-        await page.goto(address.href);
-        await again();
-      }
-      for (const [size, viewport] of Object.entries(SIZES)) {
-        await page.setViewportSize(viewport);
-        // Fonts and pictures settle.
-        await page.waitForTimeout(150);
-        const label = [name, language, size].filter(Boolean).join("-");
-        await page.screenshot({ path: join(this.counter.folder, `${label}.png`), fullPage: true });
-        await this.#isAccessible(label);
-        await this.#fits(label);
-      }
-      await page.setViewportSize(NARROWEST);
-      await this.#fits(`${name}-narrowest`);
-      await page.setViewportSize(this.size);
-    }
-    if (languages) {
-      const address = new URL(page.url());
-      if (shown) address.searchParams.set("lang", shown);
-      else address.searchParams.delete("lang");
-      await page.goto(address.href);
+    await this.#picture(name, true);
+    if (!languages) return;
+    const shown = this.page.url();
+    for (const language of ["en", "de"]) {
+      const address = new URL(shown);
+      address.searchParams.set("lang", language);
+      await this.page.goto(address.href);
       await again();
+      await this.#picture(`${name}-${language}`, false);
     }
+    await this.page.goto(shown);
+    await again();
+  }
+
+  /** @param {string} name @param {boolean} whole whether to have axe-core look too: it takes its time */
+  async #picture(name, whole) {
+    const { page } = this;
+    for (const [size, viewport] of Object.entries(SIZES)) {
+      await page.setViewportSize(viewport);
+      // Fonts and pictures settle.
+      await page.waitForTimeout(100);
+      const label = `${name}-${size}`;
+      await page.screenshot({ path: join(this.counter.folder, `${label}.png`), fullPage: true });
+      if (whole) await this.#isAccessible(label);
+      await this.#fits(label);
+    }
+    await page.setViewportSize(NARROWEST);
+    await this.#fits(`${name}-narrowest`);
+    await page.setViewportSize(this.size);
   }
 
   async #isAccessible(label) {
