@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use axum::Json as JsonBody;
+use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -134,15 +135,27 @@ async fn hand_in(
     request: Request,
 ) -> Result<(StatusCode, JsonBody<DocumentView>), Problem> {
     let upload = api.control.begin_upload(&caller).await?;
-    let form = Multipart::from_request(request, &api).await;
-    let mut form =
-        form.map_err(|_| Problem::new(Kind::UNSUPPORTED_MEDIA_TYPE).detail("multipart/form-data with its boundary"))?;
+    let mut form = whole_form(request).await?;
     let (name, bytes) = read_form(&mut form).await?;
     let (document, new) = api.control.hand_in(upload, &caller, &name, bytes).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, JsonBody(document)))
 }
 
-/// The file's name and bytes. Nothing is kept of a body that breaks off.
+/// The form, once all of it is there: a body that is shorter than it says, or goes on too long, is none.
+async fn whole_form(request: Request) -> Result<Multipart, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let body =
+        Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.into_response().status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Kind::DOCUMENT_TOO_LARGE.into(),
+            _ => Problem::new(Kind::MALFORMED).detail("the form breaks off"),
+        })?;
+    let mut whole = Request::new(Body::from(body));
+    whole.headers_mut().extend(content_type.map(|content_type| (header::CONTENT_TYPE, content_type)));
+    let form = Multipart::from_request(whole, &()).await;
+    form.map_err(|_| Problem::new(Kind::UNSUPPORTED_MEDIA_TYPE).detail("multipart/form-data with its boundary"))
+}
+
+/// The file's name and bytes.
 async fn read_form(form: &mut Multipart) -> Result<(String, Bytes), Problem> {
     let mut conforms = false;
     let mut file = None;

@@ -155,7 +155,7 @@ pub(super) enum Ask {
     Documents {
         reply: Reply<Vec<DocumentView>>,
     },
-    AskRegistration {
+    Register {
         caller: Option<Caller>,
         document: DocumentId,
         subject: Option<String>,
@@ -339,9 +339,9 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 let _ = reply.send(self.document(caller.as_ref(), document));
             }
             Ask::Documents { reply } => {
-                let _ = reply.send(self.view().documents());
+                let _ = reply.send(Ok(self.view().documents()));
             }
-            Ask::AskRegistration { caller, document, subject, expected, reply } => {
+            Ask::Register { caller, document, subject, expected, reply } => {
                 let _ = reply.send(self.ask_registration(caller.as_ref(), document, subject, expected).await);
             }
             Ask::Registered { document, entry, reply } => {

@@ -140,7 +140,7 @@ impl<M: Media, R: Recording> Control<M, R> {
         let _alone = self.shared.uploads.lock(caller.room).await;
         let folder = self.shared.settings.documents.folder.clone();
         let (room, hash, content) = (caller.room, sha256.clone(), bytes.clone());
-        off_thread(move || folder.put(room, &hash, key.as_deref(), &content)).await?.map_err(kept)?;
+        off_thread(move || folder.put(room, &hash, key.as_deref(), &content)).await?.map_err(|error| kept(&error))?;
         let document = CheckedDocument {
             name: crate::store::Personal::new(name.as_str().to_owned()),
             sha256: sha256.clone(),
@@ -189,7 +189,8 @@ impl<M: Media, R: Recording> Control<M, R> {
         let key = recording_key(&self.shared, room).await?;
         let folder = self.shared.settings.documents.folder.clone();
         let sha256 = file.sha256;
-        let bytes = off_thread(move || folder.get(room, &sha256, key.as_deref())).await?.map_err(kept)?;
+        let bytes =
+            off_thread(move || folder.get(room, &sha256, key.as_deref())).await?.map_err(|error| kept(&error))?;
         Ok(DocumentContent { name: file.name.expose().to_owned(), kind: file.kind, bytes })
     }
 
@@ -244,7 +245,7 @@ impl<M: Media, R: Recording> Control<M, R> {
         subject: Option<String>,
         expected: Expected,
     ) -> Result<(DocumentView, u64), Error> {
-        self.ask(room, |reply| Ask::AskRegistration { caller, document, subject, expected, reply }).await
+        self.ask(room, |reply| Ask::Register { caller, document, subject, expected, reply }).await
     }
 
     /// What is written in the room after a message.
@@ -317,7 +318,7 @@ fn bounds(date: Date, zone: &TimeZone) -> Result<(jiff::Timestamp, jiff::Timesta
     Ok((begin.timestamp(), end.timestamp()))
 }
 
-fn kept(error: std::io::Error) -> Error {
+fn kept(error: &std::io::Error) -> Error {
     tracing::error!(%error, "the documents' folder failed");
     Error::Unavailable(Fault::Documents)
 }

@@ -163,17 +163,17 @@ impl View<'_> {
     /// What a participant sees of the documents.
     fn documents_of(&self, participant: ParticipantId) -> Vec<DocumentView> {
         let seen = self.room.documents().iter().filter(|document| self.room.may_see(participant, document));
-        seen.filter_map(|document| self.describe(document).ok()).collect()
+        seen.map(|document| self.describe(document)).collect()
     }
 
     /// All documents.
-    pub(super) fn documents(&self) -> Result<Vec<DocumentView>, Error> {
+    pub(super) fn documents(&self) -> Vec<DocumentView> {
         self.room.documents().iter().map(|document| self.describe(document)).collect()
     }
 
     /// One document.
     pub(super) fn document(&self, id: DocumentId) -> Result<DocumentView, Error> {
-        self.describe(self.room.document(id).ok_or(Refusal::UnknownDocument)?)
+        Ok(self.describe(self.room.document(id).ok_or(Refusal::UnknownDocument)?))
     }
 
     /// What is needed to read one.
@@ -194,7 +194,7 @@ impl View<'_> {
         named.map_or_else(|| Personal::new(String::new()), |named| named.name.clone())
     }
 
-    fn describe(&self, document: &room::Document) -> Result<DocumentView, Error> {
+    fn describe(&self, document: &room::Document) -> DocumentView {
         let (state, protocol, registered_at) = match document.state {
             DocumentState::Received => (DocumentProgress::Received, None, None),
             DocumentState::Registering => (DocumentProgress::Registering, None, None),
@@ -204,7 +204,7 @@ impl View<'_> {
                 (DocumentProgress::Registered, Some(protocol(year, number)), Some(at))
             }
         };
-        Ok(DocumentView {
+        DocumentView {
             id: document.id,
             by: document.by,
             // Whoever was replaced is not among the people any more.
@@ -217,20 +217,20 @@ impl View<'_> {
             state,
             protocol,
             registered_at,
-        })
+        }
     }
 
     /// A written message, with who wrote it.
-    pub(super) fn message_of(&self, message: ChatMessage) -> Result<ChatMessageView, Error> {
+    pub(super) fn message_of(&self, message: ChatMessage) -> ChatMessageView {
         let writer = self.appointment.people.iter().find(|person| person.id == message.participant);
-        Ok(ChatMessageView {
+        ChatMessageView {
             number: message.number,
             participant: message.participant,
             name: writer.map_or_else(|| Personal::new(String::new()), |person| person.name.clone()),
             role: writer.map(|person| person.role),
             at: message.written,
             text: message.text,
-        })
+        }
     }
 
     fn steps(&self) -> Vec<StepView> {

@@ -34,6 +34,7 @@ use crate::recording::recover::{RecoverError, recover_room};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
 use crate::room::Event;
+use crate::room::ledger::Line;
 use crate::store::{self, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};
 
@@ -289,7 +290,11 @@ impl Inner {
         let prefix = package_name(room);
         let recorded = folder_of(&self.settings.recordings, room);
         let previous = if package.revision > 0 { Some(self.previous(&prefix, &work).await?) } else { None };
-        if recorded.is_none() && previous.is_none() {
+        let lines = self.store.ledger(room).await?;
+        // A room in which nothing was ever recorded has its ledger and its documents to seal. Where the ledger tells of
+        // recordings, a folder that is not there is a disk that is not there.
+        let tells = |line: &Line| matches!(line.event, Event::RecordingStarted { .. });
+        if recorded.is_none() && previous.is_none() && lines.iter().any(tells) {
             return Err(Fault::NoOriginals);
         }
         if let Some(folder) = recorded.clone().filter(|_| later(package.ended, CLOSED_WITHIN) <= self.now()) {
@@ -301,7 +306,7 @@ impl Inner {
         }
         let job = Job {
             room,
-            lines: self.store.ledger(room).await?,
+            lines,
             accesses: self.store.accesses(room).await?,
             chat: self.store.chat(room, 0, u32::MAX).await?,
             registrations: self.store.registrations_of(room).await?,

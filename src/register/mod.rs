@@ -171,7 +171,8 @@ pub fn register_year(handed_in: Timestamp) -> i16 {
     handed_in.to_zoned(rome()).year()
 }
 
-fn protocol(year: i16, number: u64) -> String {
+/// A number as people write it, the year first: `2026/0000042`.
+pub fn protocol(year: i16, number: u64) -> String {
     format!("{year}/{number:0DIGITS$}")
 }
 

@@ -148,7 +148,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let changes = vec![Change::Written(Box::new(message.clone()))];
         let command = Command::Write { participant: caller.participant, sha256 };
         self.decide(command, Consequences { changes, messages: Vec::new() }).await?;
-        self.view().message_of(message)
+        Ok(self.view().message_of(message))
     }
 
     /// Who may read what is written: whoever is or was in the room.
@@ -158,7 +158,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
         if !came_in {
             return Err(Refusal::NotInside.into());
         }
-        messages.into_iter().map(|message| self.view().message_of(message)).collect()
+        Ok(messages.into_iter().map(|message| self.view().message_of(message)).collect())
     }
 
     /// A session of the room's operator without a code: who asks showed a key.

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::control::{
-    Booked, Booking, BookingParticipant, Caller, CodeKey, Control, Invitation, Media, Personal, Recording,
-    SessionEvent, SessionView, Settings, Subscription,
+    Booked, Booking, BookingParticipant, Caller, CodeKey, Control, Documents, Invitation, Media, Personal, Recording,
+    Register, SessionEvent, SessionView, Settings, Subscription,
 };
+use crate::documents::Folder;
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::notify::Waker;
