@@ -31,7 +31,7 @@ use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
 use crate::vault::{KekFile, KekFileError, KeyEncryption};
-use crate::web::demo::{Demo, DemoMessage, NotBooked};
+use crate::web::demo::{Demo, DemoMessage, NotBooked, Wish};
 use crate::{api, web};
 
 /// How long the originals of live rooms may take to be finished when the node stops. Shorter risks a recording that
@@ -293,7 +293,7 @@ impl Node {
         let keys = self.demo_keys()?;
         let booking = keys.iter().find(|(scope, _)| scope == Scope::Booking.name()).map(|(_, key)| key.as_str());
         let demo = Demo::new(self.server(), booking.unwrap_or_default(), text_message, self.clock);
-        let messages = demo.book("delega").await?;
+        let messages = demo.book(Wish::of("delega")).await?;
         self.routes = std::mem::take(&mut self.routes).merge(demo.routes());
         Ok((keys, messages))
     }
