@@ -151,7 +151,7 @@ proptest! {
         changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0..4_u8), 1..12),
     ) {
         let good = made::good();
-        let (_, mut bytes, _) = which.get(&good).clone();
+        let (_, mut bytes, _) = which.get(good).clone();
         for (at, byte, how) in changes {
             if bytes.is_empty() {
                 break;

@@ -99,11 +99,11 @@ pub fn day_export(date: Date, entries: &[Entry]) -> DayExport {
             sender: entry.sender.clone(),
             subject: entry.subject.clone(),
             document_sha256: entry.sha256.clone(),
-            previous: head,
+            previous: std::mem::take(&mut head),
             sha256: String::new(),
         };
         line.sha256 = line.hash();
-        head = line.sha256.clone();
+        head.clone_from(&line.sha256);
         lines.push(line);
     }
     DayExport { schema: SCHEMA.to_owned(), date, entries: lines, head }

@@ -18,7 +18,7 @@ use skrifa::{FontRef, MetadataProvider as _};
 
 use super::{Entry, rome};
 
-/// DejaVu Sans 2.37: letters of every European language, with Cyrillic, Greek, Armenian and Georgian.
+/// `DejaVu` Sans 2.37: letters of every European language, with Cyrillic, Greek, Armenian and Georgian.
 static REGULAR: &[u8] = include_bytes!("fonts/DejaVuSans.ttf");
 static BOLD: &[u8] = include_bytes!("fonts/DejaVuSans-Bold.ttf");
 

@@ -72,12 +72,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), Unfit> {
         let Some(number) = object_number(bytes.get(..at).unwrap_or_default()) else {
             continue;
         };
-        object(bytes, at + 3, number, &mut found, &mut budget)?;
+        object(bytes, at + 3, number.number(), &mut found, &mut budget)?;
     }
     found.verdict()
 }
 
-/// The object whose value begins at `at`. Its number is not known (`Some(None)` before) if a comment stands between.
+/// The object whose value begins at `at`. Its number is not known if a comment stands between.
 fn object(
     bytes: &[u8],
     at: usize,
@@ -194,9 +194,25 @@ fn compressed_objects(
     budget.check()
 }
 
-/// The number before the word `obj`: `None` if the word is another's end or stands in a text; `Some(None)` if it stands
-/// alone, as after a comment.
-fn object_number(before: &[u8]) -> Option<Option<u32>> {
+/// What stands before the word `obj`.
+enum Before {
+    /// An object's number and generation.
+    Number(u32),
+    /// Nothing that is one, e.g. a comment.
+    Nothing,
+}
+
+impl Before {
+    fn number(self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// The number before the word `obj`; `None` if the word is another's end or stands in a text.
+fn object_number(before: &[u8]) -> Option<Before> {
     let last = *before.last()?;
     if !last.is_ascii_digit() && !is_space(last) {
         return None;
@@ -204,7 +220,8 @@ fn object_number(before: &[u8]) -> Option<Option<u32>> {
     let (before, generation) = trailing_number(before);
     let (before, number) = trailing_number(before);
     let separate = before.last().is_none_or(|b| !b.is_ascii_alphabetic());
-    Some(number.filter(|_| generation.is_some() && separate))
+    let number = number.filter(|_| generation.is_some() && separate);
+    Some(number.map_or(Before::Nothing, Before::Number))
 }
 
 /// Digits at the end, white space behind them apart, and what stands before them.
@@ -219,6 +236,7 @@ fn trailing_number(text: &[u8]) -> (&[u8], Option<u32>) {
 
 /// What was met so far.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a finding of its own")]
 struct Findings {
     encrypted: bool,
     active: bool,
@@ -385,9 +403,8 @@ impl<'a, 'b> Lexer<'a, 'b> {
         match token {
             Token::Int(number) => Ok(self.reference(number).unwrap_or(Value::Int(number))),
             Token::Name(name) => Ok(Value::Name(name)),
-            Token::Text => Ok(Value::Other),
             Token::Word(b"null") => Ok(Value::Null),
-            Token::Word(b"true" | b"false") => Ok(Value::Other),
+            Token::Text | Token::Word(b"true" | b"false") => Ok(Value::Other),
             Token::Word(word) if is_real(word) => Ok(Value::Other),
             Token::ArrayBegin => {
                 let mut values = Vec::new();

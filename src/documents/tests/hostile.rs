@@ -126,7 +126,7 @@ fn pictures() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let mut spoilt = png().to_vec();
     let middle = spoilt.len() / 2;
     spoilt[middle] ^= 0xff;
-    let end = chunk(b"IEND", &[]);
+    let end = chunk(*b"IEND", &[]);
     vec![
         ("something behind a JPEG", [jpeg(), b"<?php"].concat(), "trailing-data"),
         ("a second JPEG behind a JPEG", [jpeg(), jpeg()].concat(), "trailing-data"),
@@ -144,16 +144,16 @@ fn pictures() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a JPEG segment without length", vec![0xff, 0xd8, 0xff, 0xe0, 0, 0], "malformed"),
         ("something behind a PNG", [png(), b"MZ"].concat(), "trailing-data"),
         ("a ZIP behind a PNG", [png(), &zip_end(0)].concat(), "polyglot"),
-        ("a PDF in a PNG", png_with(b"tEXt", b"a\0%PDF-1.4"), "polyglot"),
+        ("a PDF in a PNG", png_with(*b"tEXt", b"a\0%PDF-1.4"), "polyglot"),
         ("a PNG of 20001 × 1", png_of(20_001, 1, &deflate(&[0; 2502])), pixels),
         ("a PNG of 20000 × 20000", png_of(20_000, 20_000, &zeros), pixels),
         ("a PNG of four thousand million", png_of(u32::MAX, u32::MAX, &zeros), pixels),
         ("a PNG without width", png_of(0, 9, &zeros), "malformed"),
         ("a PNG with too little in it", png_of(96, 64, &deflate(&[0; 40])), "malformed"),
-        ("a PNG with a text of 9 MB", png_with(b"zTXt", &text), "too-much-inside"),
-        ("a PNG with a translated text of 9 MB", png_with(b"iTXt", &international), "too-much-inside"),
-        ("a PNG with a profile of 9 MB", png_with(b"iCCP", &text), "too-much-inside"),
-        ("an animated PNG", png_with(b"acTL", &[0, 0, 0, 9, 0, 0, 0, 0]), "animated"),
+        ("a PNG with a text of 9 MB", png_with(*b"zTXt", &text), "too-much-inside"),
+        ("a PNG with a translated text of 9 MB", png_with(*b"iTXt", &international), "too-much-inside"),
+        ("a PNG with a profile of 9 MB", png_with(*b"iCCP", &text), "too-much-inside"),
+        ("an animated PNG", png_with(*b"acTL", &[0, 0, 0, 9, 0, 0, 0, 0]), "animated"),
         ("a spoilt PNG", spoilt, "malformed"),
         ("a cut PNG", png()[..png().len() - 12].to_vec(), "malformed"),
         ("a PNG without its header", [&png()[..8], &end].concat(), "malformed"),

@@ -175,24 +175,24 @@ pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A PNG with a chunk before its image data.
-pub(super) fn png_with(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+pub(super) fn png_with(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let (head, rest) = png().split_at(8 + 25);
     [head, &chunk(kind, data), rest].concat()
 }
 
-pub(super) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+pub(super) fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
-    crc.update(kind);
+    crc.update(&kind);
     crc.update(data);
     let length = u32::try_from(data.len()).unwrap();
-    [&length.to_be_bytes()[..], kind, data, &crc.sum().to_be_bytes()].concat()
+    [&length.to_be_bytes()[..], &kind, data, &crc.sum().to_be_bytes()].concat()
 }
 
 /// A PNG of this size, with this image data.
 pub(super) fn png_of(width: u32, height: u32, packed: &[u8]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[1, 0, 0, 0, 0]].concat();
-    let end = chunk(b"IEND", &[]);
-    [&png()[..8], &chunk(b"IHDR", &header), &chunk(b"IDAT", packed), &end].concat()
+    let end = chunk(*b"IEND", &[]);
+    [&png()[..8], &chunk(*b"IHDR", &header), &chunk(*b"IDAT", packed), &end].concat()
 }
 
 /// A JPEG with a segment after its start.
