@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::Json as JsonBody;
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -151,6 +151,8 @@ async fn whole_form(request: Request) -> Result<Multipart, Problem> {
         })?;
     let mut whole = Request::new(Body::from(body));
     whole.headers_mut().extend(content_type.map(|content_type| (header::CONTENT_TYPE, content_type)));
+    // It was counted already.
+    DefaultBodyLimit::disable().apply(&mut whole);
     let form = Multipart::from_request(whole, &()).await;
     form.map_err(|_| Problem::new(Kind::UNSUPPORTED_MEDIA_TYPE).detail("multipart/form-data with its boundary"))
 }

@@ -41,7 +41,7 @@ pub struct DocumentView {
     pub name: Personal,
     /// What it is, by its content.
     pub kind: DocumentKind,
-    /// Its length.
+    /// Its length, bytes.
     #[schema(example = 181_002)]
     pub bytes: u64,
     /// SHA-256 of its bytes, hex.

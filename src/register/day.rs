@@ -40,9 +40,11 @@ pub struct DayEntry {
     /// The number.
     #[schema(example = "2026/0000042")]
     pub protocol: String,
-    /// When the document was handed in.
+    /// When the document was handed in, RFC 3339.
+    #[schema(example = "2026-11-25T09:07:12Z")]
     pub handed_in: Timestamp,
-    /// When it was entered.
+    /// When it was entered, RFC 3339.
+    #[schema(example = "2026-11-25T09:07:13Z")]
     pub entered: Timestamp,
     /// Who handed it in.
     #[schema(example = "Anna Rossi")]
@@ -51,10 +53,13 @@ pub struct DayEntry {
     #[schema(example = "Delega")]
     pub subject: String,
     /// SHA-256 of the document's bytes, hex.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub document_sha256: String,
     /// The hash of the line before.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub previous: String,
     /// This line's hash.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub sha256: String,
 }
 

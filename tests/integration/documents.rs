@@ -93,7 +93,7 @@ impl Counter {
     async fn register(&self, document: &Value, subject: Option<&str>) -> Value {
         let path = format!("/v1/rooms/{}/documents/{}/register", self.booked.room, text(&document["id"]));
         let body = subject.map_or_else(|| json!({}), |subject| json!({"subject": subject}));
-        self.server.post(&path, &self.operator, &body).await
+        self.server.post(&path, self.server.key("operator"), &body).await
     }
 
     async fn becomes(&self, document: &Value, state: &str) -> Value {
@@ -405,7 +405,7 @@ async fn what_is_no_document_or_acts_by_itself_is_refused_with_a_reason_and_noth
         ("a.pdf", b"MZ\x90\0\x03\0\0\0".to_vec(), 415, "document-type"),
         ("a.pdf", b"<html><script>alert(1)</script></html>".to_vec(), 415, "document-type"),
         ("a.pdf", zip.clone(), 415, "document-type"),
-        ("a.pdf", Vec::new(), 415, "document-type"),
+        ("a.pdf", Vec::new(), 422, "document-unfit"),
         ("a.svg", b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_vec(), 415, "document-type"),
         ("polyglot.pdf", [pdf("a"), zip].concat(), 422, "document-unfit"),
         ("js.pdf", pdf_with("a", "/OpenAction << /S /JavaScript /JS (app.alert\\(1\\)) >> "), 422, "document-unfit"),
