@@ -3,10 +3,11 @@
 //!
 //! # The two ways of a packet
 //! ```text
-//! socket ─recv batch→ demux → peer(Rtc) ─→ forward ─→ peer(Rtc) → send batch ─→ socket    one thread, one room never leaves it
-//!                                   │
-//!                                   └─tap (bounded, fails closed)→ recorder → timeline → webm → chain → file → ack    recorder threads
+//! socket ─recv batch→ demux → ingress (open) ─→ forward ─→ egress (seal) → send batch ─→ socket    one thread, one room never leaves it
+//!                                       │
+//!                                       └─tap (bounded, fails closed)→ recorder → timeline → webm → chain → file → ack    recorder threads
 //! ```
+//! STUN and DTLS go another way, to `str0m`, which has the sessions' SDP, ICE and keys and never sees a packet of media.
 //! From socket to socket a packet stays on one thread of [`sfu`] and meets no lock. From socket to WebM it goes through
 //! the room's [`rtp::Tap`] to [`recording`], and the acknowledgement comes back the same way: media flows only while
 //! the tap's last second is on disk.
@@ -27,7 +28,7 @@
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
 //! | [`documents`] | what may be handed in, and where it lies: checks by content, encrypted files, the virus scanner | `vault` |
 //! | [`register`] | the register of documents (protocollo): its contract over HTTP, receipts, the daily register | vocabulary |
-//! | [`rtp`] | packets, reports, the tap, VP8: pure | vocabulary |
+//! | [`rtp`] | packets and the tap; headers, SRTP, RTCP, repairs, reports, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, chains, recovery, the session copy, sealed packages; `verify` (whoever asks brings the check of the ledger's lines) | `audit`, `rtp`, `vault` |
 //! | [`objects`] | where sealed packages live: a folder, or S3 | vocabulary |

@@ -1,6 +1,7 @@
 //! Whose datagram is it: by source address, and for STUN by the ICE name that it carries.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 
 use str0m::ice::StunMessage;
@@ -13,20 +14,62 @@ const MOST_ADDRESSES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PeerKey(pub(super) u64);
 
-/// Finds sessions, and remembers which have something to send.
+/// A table of sessions. Keys are counted, so that nobody can choose ones that collide: spreading them is enough.
+pub(super) type KeyMap<T> = HashMap<PeerKey, T, BuildHasherDefault<KeyHasher>>;
+
+/// Spreads counted keys over a table (Fibonacci hashing).
+#[derive(Debug, Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// What a datagram holds, by its first bytes (RFC 7983 §7, RFC 5761 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Media.
+    Rtp,
+    /// Reports and feedback.
+    Rtcp,
+    /// STUN, DTLS, or nothing that we know.
+    Control,
+}
+
+impl Kind {
+    pub(super) fn of(datagram: &[u8]) -> Self {
+        match *datagram {
+            [128..=191, 192..=223, ..] => Self::Rtcp,
+            [128..=191, ..] => Self::Rtp,
+            _ => Self::Control,
+        }
+    }
+}
+
+/// Finds sessions.
 #[derive(Debug, Default)]
 pub(super) struct Demux {
     addresses: HashMap<SocketAddr, PeerKey>,
     names: HashMap<String, PeerKey>,
-    entries: HashMap<PeerKey, Entry>,
-    dirty: Vec<PeerKey>,
+    entries: KeyMap<Entry>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     ufrag: String,
     addresses: Vec<SocketAddr>,
-    dirty: bool,
 }
 
 impl Demux {
@@ -77,26 +120,6 @@ impl Demux {
         let (ours, _) = message.split_username()?;
         self.names.get(ours).copied()
     }
-
-    /// Notes that a session has something to send.
-    pub(super) fn mark_dirty(&mut self, key: PeerKey) {
-        if let Some(entry) = self.entries.get_mut(&key)
-            && !std::mem::replace(&mut entry.dirty, true)
-        {
-            self.dirty.push(key);
-        }
-    }
-
-    /// Takes the next session that has something to send.
-    pub(super) fn next_dirty(&mut self) -> Option<PeerKey> {
-        while let Some(key) = self.dirty.pop() {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.dirty = false;
-                return Some(key);
-            }
-        }
-        None
-    }
 }
 
 #[cfg(test)]
@@ -139,12 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_dirty_once_however_often_it_is_marked() {
-        let mut demux = Demux::default();
-        demux.insert(PeerKey(1), "aaaa".into());
-        demux.mark_dirty(PeerKey(1));
-        demux.mark_dirty(PeerKey(1));
-        assert_eq!(demux.next_dirty(), Some(PeerKey(1)));
-        assert_eq!(demux.next_dirty(), None);
+    fn datagrams_are_told_apart_by_their_first_bytes() {
+        for (bytes, kind) in [
+            (&[0x80, 0x6f][..], Kind::Rtp),
+            (&[0x90, 0xef], Kind::Rtp),
+            (&[0x80, 200], Kind::Rtcp),
+            (&[0xa1, 206], Kind::Rtcp),
+            (&[0, 1], Kind::Control),
+            (&[22, 254], Kind::Control),
+            (&[0x80], Kind::Rtp),
+            (&[], Kind::Control),
+        ] {
+            assert_eq!(Kind::of(bytes), kind, "{bytes:?}");
+        }
     }
 }

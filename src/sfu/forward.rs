@@ -20,8 +20,8 @@ pub(super) struct FrameIds {
     pub(super) starts_keyframe: bool,
     /// Picture id, if the descriptor carries one.
     pub(super) picture_id: Option<PictureId>,
-    /// Running index of temporal base layer frames, if the descriptor carries one.
-    pub(super) tl0_pic_idx: Option<u8>,
+    /// Running index of temporal base layer frames, if the descriptor carries one, and its offset in the payload.
+    pub(super) tl0_pic_idx: Option<(u8, usize)>,
 }
 
 impl FrameIds {
@@ -32,7 +32,7 @@ impl FrameIds {
             |descriptor| Self {
                 starts_keyframe: descriptor.starts_keyframe(payload),
                 picture_id: descriptor.picture_id,
-                tl0_pic_idx: descriptor.tl0_pic_idx.map(|(index, _)| index),
+                tl0_pic_idx: descriptor.tl0_pic_idx,
             },
         )
     }
@@ -46,9 +46,30 @@ pub(super) struct Rewrite {
     /// RTP timestamp.
     pub(super) timestamp: u32,
     /// Picture id, where the packet has one.
-    pub(super) picture_id: Option<u16>,
-    /// TL0PICIDX, where the packet has one.
-    pub(super) tl0_pic_idx: Option<u8>,
+    pub(super) picture_id: Option<PictureId>,
+    /// TL0PICIDX and its offset, where the packet has one.
+    pub(super) tl0_pic_idx: Option<(u8, usize)>,
+    /// The stream goes on with other counters from here: another source, or the same after a stop.
+    pub(super) begins: bool,
+}
+
+impl Rewrite {
+    /// Writes picture id and TL0PICIDX into a payload (RFC 7741 §4.2), where it has them.
+    pub(super) fn apply(&self, payload: &mut [u8]) {
+        if let Some(id) = self.picture_id {
+            let [high, low] = id.value.to_be_bytes();
+            match payload.get_mut(id.offset..) {
+                Some([first, second, ..]) if id.long => (*first, *second) = (0x80 | high, low),
+                Some([first, ..]) if !id.long => *first = low & 0x7f,
+                _ => {}
+            }
+        }
+        if let Some((index, offset)) = self.tl0_pic_idx
+            && let Some(byte) = payload.get_mut(offset)
+        {
+            *byte = index;
+        }
+    }
 }
 
 /// A source as a receiver knows it.
@@ -140,6 +161,14 @@ impl Slots {
         }
     }
 
+    /// What a timestamp of this stream of the source is in the slot. `None`: the slot does not carry it.
+    pub(super) fn timestamp(&self, index: usize, ssrc: Ssrc, timestamp: u32) -> Option<u32> {
+        let mapping = self.slots.get(index)?.stream.mapping.filter(|mapping| mapping.ssrc == ssrc)?;
+        #[expect(clippy::cast_possible_truncation, reason = "RTP time wraps at 32 bits")]
+        let (source, stream) = (mapping.source.timestamp as u32, mapping.stream.timestamp as u32);
+        Some(stream.wrapping_add(timestamp.wrapping_sub(source)))
+    }
+
     /// Decides on a packet for the slot that carries it.
     pub(super) fn forward(&mut self, index: usize, packet: &Packet, frame: Option<FrameIds>) -> Verdict {
         let Some(slot) = self.slots.get_mut(index) else { return Verdict::Drop };
@@ -186,9 +215,11 @@ impl Stream {
     }
 
     fn forward(&mut self, index: usize, packet: &Packet, frame: Option<FrameIds>) -> Verdict {
-        let mapping = match self.mapping {
-            Some(mapping) if mapping.ssrc == packet.ssrc => mapping,
-            _ if frame.is_none_or(|frame| frame.starts_keyframe) => self.start(packet, frame.unwrap_or_default()),
+        let (mapping, begins) = match self.mapping {
+            Some(mapping) if mapping.ssrc == packet.ssrc => (mapping, false),
+            _ if frame.is_none_or(|frame| frame.starts_keyframe) => {
+                (self.start(packet, frame.unwrap_or_default()), true)
+            }
             _ => return Verdict::AwaitKeyframe,
         };
         let Some(offset) = packet.sequence.checked_sub(mapping.source.sequence) else { return Verdict::Drop };
@@ -197,24 +228,27 @@ impl Stream {
         let picture_id = frame.and_then(|frame| frame.picture_id).map(|id| {
             let since = id.value.wrapping_sub(mapping.source.picture_id);
             let mask = if id.long { 0x7fff } else { 0x7f };
-            mapping.stream.picture_id.wrapping_add(since) & mask
+            PictureId { value: mapping.stream.picture_id.wrapping_add(since) & mask, ..id }
         });
-        let tl0_pic_idx = frame
-            .and_then(|frame| frame.tl0_pic_idx)
-            .map(|index| mapping.stream.tl0_pic_idx.wrapping_add(index.wrapping_sub(mapping.source.tl0_pic_idx)));
+        let tl0_pic_idx = frame.and_then(|frame| frame.tl0_pic_idx).map(|(index, offset)| {
+            (mapping.stream.tl0_pic_idx.wrapping_add(index.wrapping_sub(mapping.source.tl0_pic_idx)), offset)
+        });
         if self.sent.is_none_or(|sent| sequence > sent.sequence) {
             let before = self.sent;
             self.sent = Some(Sent {
                 sequence,
                 timestamp,
                 arrival: packet.arrival,
-                picture_id: picture_id.or(before.map(|sent| sent.picture_id)).unwrap_or_default(),
-                tl0_pic_idx: tl0_pic_idx.or(before.map(|sent| sent.tl0_pic_idx)).unwrap_or_default(),
+                picture_id: picture_id.map(|id| id.value).or(before.map(|sent| sent.picture_id)).unwrap_or_default(),
+                tl0_pic_idx: tl0_pic_idx
+                    .map(|(index, _)| index)
+                    .or(before.map(|sent| sent.tl0_pic_idx))
+                    .unwrap_or_default(),
             });
         }
         #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 32 bits")]
         let timestamp = timestamp as u32;
-        Verdict::Forward(index, Rewrite { sequence, timestamp, picture_id, tl0_pic_idx })
+        Verdict::Forward(index, Rewrite { sequence, timestamp, picture_id, tl0_pic_idx, begins })
     }
 
     /// Begins a new mapping at this packet, right behind what was sent.
@@ -237,7 +271,7 @@ impl Stream {
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             picture_id: frame.picture_id.map(|id| id.value).unwrap_or_default(),
-            tl0_pic_idx: frame.tl0_pic_idx.unwrap_or_default(),
+            tl0_pic_idx: frame.tl0_pic_idx.map(|(index, _)| index).unwrap_or_default(),
         };
         let mapping = Mapping { ssrc: packet.ssrc, source, stream };
         self.mapping = Some(mapping);
@@ -276,7 +310,7 @@ mod tests {
         Some(FrameIds {
             starts_keyframe,
             picture_id: Some(PictureId { value: picture_id, long: true, offset: 2 }),
-            tl0_pic_idx: Some(tl0),
+            tl0_pic_idx: Some((tl0, 4)),
         })
     }
 
@@ -328,8 +362,8 @@ mod tests {
         let next = forwarded(slots.forward(0, &packet(Codec::Vp8, 2, 7, 50, 133), frame(true, 99, 7)));
         assert_eq!(next.sequence, last.sequence + 1);
         assert_eq!(next.timestamp - last.timestamp, 9_000, "100 ms of a 90 kHz clock");
-        assert_eq!(next.picture_id, Some(last.picture_id.unwrap() + 1));
-        assert_eq!(next.tl0_pic_idx, Some(last.tl0_pic_idx.unwrap() + 1));
+        assert_eq!(next.picture_id.unwrap().value, last.picture_id.unwrap().value + 1);
+        assert_eq!(next.tl0_pic_idx.unwrap().0, last.tl0_pic_idx.unwrap().0 + 1);
     }
 
     #[test]
@@ -351,7 +385,36 @@ mod tests {
         assert_eq!(slots.forward(0, &packet(Codec::Vp8, 9, 5, 0, 40), frame(false, 70, 0)), Verdict::AwaitKeyframe);
         let after = forwarded(slots.forward(0, &packet(Codec::Vp8, 9, 6, 0, 80), frame(true, 71, 0)));
         assert_eq!(after.sequence, before.sequence + 1);
-        assert_eq!(after.picture_id, Some(before.picture_id.unwrap() + 1));
+        assert_eq!(after.picture_id.unwrap().value, before.picture_id.unwrap().value + 1);
+    }
+
+    #[test]
+    fn a_sources_report_speaks_of_the_streams_own_time() {
+        let mut slots = video_slots();
+        slots.assign(origin(Source::Camera));
+        assert_eq!(slots.timestamp(0, Ssrc(1), 900_000), None, "nothing was forwarded yet");
+        let first = forwarded(slots.forward(0, &packet(Codec::Vp8, 1, 5, (7 << 32) + 900_000, 0), frame(true, 0, 0)));
+        assert!(first.begins);
+        assert_eq!(slots.timestamp(0, Ssrc(1), 909_000), Some(first.timestamp + 9_000));
+        assert_eq!(slots.timestamp(0, Ssrc(1), 891_000), Some(first.timestamp.wrapping_sub(9_000)));
+        assert_eq!(slots.timestamp(0, Ssrc(2), 909_000), None, "another stream's");
+    }
+
+    #[test]
+    fn counters_are_written_where_they_stand() {
+        let mut payload = [0x90, 0xe0, 0x81, 0x02, 0x07, 0x10];
+        let rewrite = Rewrite {
+            sequence: 1,
+            timestamp: 1,
+            picture_id: Some(PictureId { value: 0x7abc, long: true, offset: 2 }),
+            tl0_pic_idx: Some((9, 4)),
+            begins: false,
+        };
+        rewrite.apply(&mut payload);
+        assert_eq!(payload, [0x90, 0xe0, 0xfa, 0xbc, 9, 0x10]);
+        for cut in 0..payload.len() {
+            rewrite.apply(&mut payload[..cut]);
+        }
     }
 
     #[test]

@@ -5,8 +5,16 @@
 //! go to the recorder through the room's [`Tap`](crate::rtp::Tap) before they go to anyone else.
 
 mod demux;
+mod egress;
 mod forward;
+mod ingress;
+mod keys;
+#[doc(hidden)]
+pub mod measure;
+mod media;
 mod meters;
+mod negotiated;
+mod path;
 mod peer;
 mod room;
 mod sdp;
@@ -166,6 +174,9 @@ pub enum StartError {
     Certificate,
 }
 
+/// From the NTP epoch (1900) to the Unix epoch (RFC 5905 §6).
+const NTP_UNIX_OFFSET: Duration = Duration::from_hours(613_608);
+
 /// Commands that wait for a worker; the caller waits when it is full. A worker takes them all at every turn of its
 /// loop, so a fuller queue means that it does not turn.
 const MOST_COMMANDS: usize = 1_024;
@@ -179,6 +190,8 @@ impl Sfu {
         let announced: Arc<[IpAddr]> =
             if config.announce.is_empty() { interface_addresses()?.into() } else { config.announce.clone().into() };
         let certificate = certificate().ok_or(StartError::Certificate)?;
+        let crypto = Arc::new(keys::provider());
+        let epoch = since_1900(clock);
         let mut workers = Vec::new();
         for index in 0..config.workers.max(1) {
             let offset = u16::try_from(index).unwrap_or(u16::MAX);
@@ -194,7 +207,8 @@ impl Sfu {
                 .name(format!("media-{index}"))
                 .spawn(move || worker.run())
                 .map_err(StartError::Thread)?;
-            let site = Site { clock, announced: Arc::clone(&announced), port, certificate: certificate.clone() };
+            let (announced, certificate, crypto) = (Arc::clone(&announced), certificate.clone(), Arc::clone(&crypto));
+            let site = Site { clock, announced, port, certificate, crypto, epoch };
             workers.push(Handle { commands, waker, site, rooms: AtomicUsize::new(0) });
         }
         Ok(Self { workers: workers.into(), placed: Arc::default() })
@@ -228,7 +242,7 @@ impl Sfu {
     pub async fn connect(&self, room: RoomId, join: Join) -> Result<String, ConnectError> {
         let worker = self.worker(room).ok_or(ConnectError::Unknown)?;
         // SDP is parsed here, off the media thread; hostile input that breaks the parser breaks this call only.
-        let accept = || Peer::accept(&worker.site, join.offer);
+        let accept = || Peer::accept(&worker.site, &join.offer);
         let (peer, answer) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(accept))
             .unwrap_or_else(|_| Err(ConnectError::BadOffer("it could not be processed".into())))?;
         let (done, connected) = oneshot::channel();
@@ -330,9 +344,19 @@ fn interface_addresses() -> Result<Vec<IpAddr>, StartError> {
     if addresses.is_empty() { Err(StartError::NoAddress) } else { Ok(addresses) }
 }
 
+/// Time since 1900 at the zero of the node's clock (RFC 5905 §6). It is read once: reports' time must not jump.
+fn since_1900(clock: Clock) -> Duration {
+    let now = clock.now();
+    let wall = Duration::try_from(now.wall.duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    (wall + NTP_UNIX_OFFSET).saturating_sub(Duration::from_nanos(now.mono.as_nanos()))
+}
+
 fn certificate() -> Option<DtlsCert> {
     str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
 }
 
+#[cfg(test)]
+#[path = "conformance/tests.rs"]
+mod conformance;
 #[cfg(test)]
 mod tests;

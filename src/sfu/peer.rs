@@ -1,32 +1,33 @@
-//! One participant's WebRTC session. The only file that names [`Rtc`]: SDP, ICE, DTLS, SRTP and RTCP are its work,
-//! what flows between peers is not.
+//! One participant's WebRTC session. The only file that names [`Rtc`]: SDP, ICE and DTLS are its work; RTP is
+//! [`Media`]'s, which gets its keys from the handshake. What flows between peers is neither's.
 //!
 //! Contract of `str0m`: change one thing, drain [`Rtc::poll_output`] up to its timeout, change the next.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
 use str0m::change::SdpOffer;
-use str0m::config::DtlsCert;
-use str0m::format::{Codec as RtcCodec, PayloadParams};
-use str0m::media::{Direction, KeyframeRequestKind, MediaAdded, MediaKind, Mid, Pt, Rid};
+use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, VideoOrientation, Vp8Descriptor};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
 use super::ConnectError;
 use super::forward::Rewrite;
+use super::ingress::Payloads;
+use super::keys::{self, Mailbox};
+use super::media::Media;
+use super::negotiated::{Negotiated, without_streams};
+use super::path::{Check, is_success};
 use super::sdp;
 use super::socket::{Route, Socket};
 use crate::clock::{Clock, MonoTime};
 use crate::media::Source;
-use crate::rtp::{Codec, Extensions, Packet, SenderReport, Ssrc};
+use crate::rtp::{Packet, SenderReport, Ssrc};
 
-/// From the NTP epoch (1900) to the Unix epoch, seconds (RFC 5905 §6).
-const NTP_UNIX_OFFSET: u64 = 2_208_988_800;
+/// `str0m` sends no reports, so that its timers for them need not wake anyone.
+const NEVER: Duration = Duration::from_hours(24);
 
 /// What all peers of one worker share.
 #[derive(Clone, Debug)]
@@ -38,6 +39,10 @@ pub(super) struct Site {
     pub(super) port: u16,
     /// One certificate for the worker's life: making one costs more than a whole handshake.
     pub(super) certificate: DtlsCert,
+    /// Cryptography for `str0m`, with a way out for the keys.
+    pub(super) crypto: Arc<CryptoProvider>,
+    /// Time since 1900 at the zero of the node's clock (RFC 5905 §6).
+    pub(super) epoch: Duration,
 }
 
 /// What a peer has to say after it was fed.
@@ -49,93 +54,57 @@ pub(super) enum PeerEvent {
     Closed,
     /// The client receives on one more m-line, of audio if true.
     SlotAdded(bool),
-    /// Media came in.
-    Packet(Source, Packet),
-    /// A sender report came in.
-    Report(Source, SenderReport),
+    /// A sender report came in; its moment was at this time of our clock.
+    Report(Source, SenderReport, MonoTime),
     /// The receiver cannot decode what is in this slot until a keyframe comes.
     KeyframeWanted(usize),
-}
-
-/// An m-line that the client sends on.
-#[derive(Debug)]
-struct SourceLine {
-    source: Source,
-    mid: Mid,
-    encoding: Encoding,
-}
-
-/// Which encoding of a source is taken: the first that comes; of simulcast the others are left while it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Any,
-    Only { rid: Option<Rid>, last: MonoTime },
-}
-
-/// A client that sends several encodings may stop the one that was taken: after so long another is. Shorter than what
-/// makes the room take the camera for stopped.
-const ENCODING_SILENCE: Duration = Duration::from_millis(1_200);
-
-impl Encoding {
-    /// Takes this encoding if none was taken before, or if that one has stopped.
-    fn takes(&mut self, rid: Option<Rid>, now: MonoTime) -> bool {
-        match *self {
-            Self::Only { rid: taken, last } if taken != rid && now.since(last) <= ENCODING_SILENCE => false,
-            _ => {
-                *self = Self::Only { rid, last: now };
-                true
-            }
-        }
-    }
-
-    fn rid(self) -> Option<Rid> {
-        match self {
-            Self::Any => None,
-            Self::Only { rid, .. } => rid,
-        }
-    }
-}
-
-/// An m-line that the client receives on.
-#[derive(Debug)]
-struct SlotLine {
-    mid: Mid,
-    payload_type: Pt,
 }
 
 /// One participant's WebRTC session.
 #[derive(Debug)]
 pub(super) struct Peer {
     rtc: Rtc,
+    mailbox: Mailbox,
+    media: Media,
     site: Site,
     offer: String,
-    sources: Vec<SourceLine>,
-    slots: Vec<SlotLine>,
     /// Behind NAT: the announced address, and the machine's own that stands for it.
     alias: Option<(IpAddr, IpAddr)>,
+    /// The client's check that is being answered.
+    check: Option<(Route, Check)>,
+    /// When `str0m` wants to be told the time.
+    rtc_due: MonoTime,
 }
 
 impl Peer {
     /// Answers an offer; returns the peer and the answer, which is final.
-    pub(super) fn accept(site: &Site, offer: String) -> Result<(Self, String), ConnectError> {
-        sdp::check_offer(&offer)?;
-        let mut rtc = RtcConfig::new()
+    pub(super) fn accept(site: &Site, offer: &str) -> Result<(Self, String), ConnectError> {
+        sdp::check_offer(offer)?;
+        let now = site.clock.instant(site.clock.mono());
+        let config = RtcConfig::new()
+            .set_crypto_provider(Arc::clone(&site.crypto))
             .set_rtp_mode(true)
             .set_ice_lite(true)
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
-            .set_dtls_cert(site.certificate.clone())
-            .build(site.clock.instant(site.clock.mono()));
+            .set_rtcp_report_interval_audio(NEVER)
+            .set_rtcp_report_interval_video(NEVER)
+            .set_dtls_cert(site.certificate.clone());
+        let (mut rtc, mailbox) = keys::with_mailbox(|| config.build(now));
         for &ip in site.announced.iter() {
             let candidate = Candidate::host(SocketAddr::new(ip, site.port), "udp")
                 .map_err(|error| ConnectError::BadOffer(error.to_string()))?;
             rtc.add_local_candidate(candidate);
         }
-        let mut peer =
-            Self { rtc, site: site.clone(), offer: String::new(), sources: Vec::new(), slots: Vec::new(), alias: None };
-        let answer = peer.answer(offer)?;
+        // Streams are ours to receive: the offer that `str0m` knows names none.
+        let unnamed = without_streams(offer);
+        let answer = answer(&mut rtc, &unnamed)?;
         sdp::check_answer(&answer)?;
+        let spare = Ssrc(*rtc.direct_api().new_ssrc());
+        let media = Media::new(Negotiated::read(offer, &answer), spare, site.epoch);
+        let rtc_due = MonoTime::ZERO;
+        let peer = Self { rtc, mailbox, media, site: site.clone(), offer: unnamed, alias: None, check: None, rtc_due };
         Ok((peer, answer))
     }
 
@@ -147,16 +116,10 @@ impl Peer {
     /// Restarts ICE with the client's new credentials; returns the fragment with ours (RFC 9725 §4.3.3).
     pub(super) fn restart_ice(&mut self, fragment: &str) -> Result<Option<String>, ConnectError> {
         let Some(offer) = sdp::with_credentials(&self.offer, fragment)? else { return Ok(None) };
-        let answer = self.answer(offer)?;
-        Ok(Some(sdp::fragment_of(&answer)))
-    }
-
-    fn answer(&mut self, offer: String) -> Result<String, ConnectError> {
-        let parsed = SdpOffer::from_sdp_string(&offer).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
-        let answer =
-            self.rtc.sdp_api().accept_offer(parsed).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
+        let answer = answer(&mut self.rtc, &offer)?;
         self.offer = offer;
-        Ok(sdp::with_candidates_everywhere(&answer.to_sdp_string()))
+        self.media.path().restart();
+        Ok(Some(sdp::fragment_of(&answer)))
     }
 
     /// Whether a datagram from an unknown address is meant for this peer and proves it.
@@ -166,7 +129,7 @@ impl Peer {
         self.rtc.accepts(&Input::Receive(self.site.clock.instant(now), receive))
     }
 
-    /// Feeds one datagram; [`Peer::drain`] must follow.
+    /// Feeds a datagram of STUN or DTLS; [`Peer::drain`] must follow.
     pub(super) fn receive(&mut self, now: MonoTime, route: Route, contents: &[u8]) {
         let destination = self.local(route);
         if let Some(own) = route.local
@@ -174,38 +137,87 @@ impl Peer {
         {
             self.alias = Some((destination.ip(), own));
         }
-        // What is not STUN, DTLS, RTP or RTCP is no one's business.
+        self.check = Check::read(contents).map(|check| (route, check));
+        // What is neither STUN nor DTLS is no one's business.
         let Ok(contents) = contents.try_into() else { return };
         let receive = Receive { proto: Protocol::Udp, source: route.remote, destination, contents };
         let input = Input::Receive(self.site.clock.instant(now), receive);
         if let Err(error) = self.rtc.handle_input(input) {
-            // The far end's fault: a datagram that does not decrypt or parse is as good as none.
+            // The far end's fault: a datagram that does not parse is as good as none.
             tracing::debug!(%error, "a datagram was refused");
         }
     }
 
-    /// Lets time pass; [`Peer::drain`] must follow.
-    pub(super) fn advance(&mut self, now: MonoTime) {
+    /// Takes a datagram of RTP; gives the packet, if it is one that is wanted.
+    pub(super) fn receive_rtp(
+        &mut self,
+        now: MonoTime,
+        datagram: &mut [u8],
+        payloads: &mut Payloads,
+    ) -> Option<(Source, Packet)> {
+        self.media.receive(now, datagram, payloads)
+    }
+
+    /// Takes a datagram of RTCP.
+    pub(super) fn receive_rtcp(
+        &mut self,
+        now: MonoTime,
+        datagram: &mut [u8],
+        socket: &mut Socket,
+        events: &mut VecDeque<PeerEvent>,
+    ) {
+        self.media.receive_rtcp(now, datagram, socket, events);
+    }
+
+    /// Lets time pass; true: [`Peer::drain`] must follow.
+    pub(super) fn advance(&mut self, now: MonoTime, socket: &mut Socket) -> bool {
+        self.media.advance(now, socket);
+        if self.rtc_due > now {
+            return false;
+        }
         if let Err(error) = self.rtc.handle_input(Input::Timeout(self.site.clock.instant(now))) {
             tracing::debug!(%error, "a session failed");
             self.rtc.disconnect();
         }
+        true
     }
 
-    /// Takes out everything that waits: datagrams to the socket, the rest to `events`. Returns when the peer wants
-    /// to be advanced next; `None`: it has ended.
-    pub(super) fn drain(&mut self, socket: &mut Socket, events: &mut VecDeque<PeerEvent>) -> Option<MonoTime> {
+    /// When [`Peer::advance`] is wanted.
+    pub(super) fn due(&self) -> MonoTime {
+        self.media.due().map_or(self.rtc_due, |due| due.min(self.rtc_due))
+    }
+
+    /// Takes out everything that waits: datagrams to the socket, the rest to `events`. False: the session has ended.
+    pub(super) fn drain(&mut self, now: MonoTime, socket: &mut Socket, events: &mut VecDeque<PeerEvent>) -> bool {
         while self.rtc.is_alive() {
             match self.rtc.poll_output() {
-                Ok(Output::Timeout(at)) => return Some(self.site.clock.mono_of(at)),
+                Ok(Output::Timeout(at)) => {
+                    self.rtc_due = self.site.clock.mono_of(at);
+                    let Some(keys) = self.mailbox.take() else { return true };
+                    self.media.start(&keys, events);
+                    // The keys took the place of what DTLS has to say next.
+                    if let Err(error) = self.rtc.handle_input(Input::Timeout(self.site.clock.instant(now))) {
+                        tracing::debug!(%error, "a session failed");
+                        self.rtc.disconnect();
+                    }
+                }
                 Ok(Output::Transmit(transmit)) => {
                     let local = match self.alias {
                         Some((announced, own)) if announced == transmit.source.ip() => own,
                         _ => transmit.source.ip(),
                     };
-                    socket.send(Route { remote: transmit.destination, local: Some(local) }, &transmit.contents);
+                    let route = Route { remote: transmit.destination, local: Some(local) };
+                    match self.check {
+                        Some((from, check)) if from.remote == route.remote && is_success(&transmit.contents) => {
+                            self.media.path().note(now, from, check);
+                        }
+                        // DTLS goes where `str0m` sends; STUN answers go where the question came from.
+                        _ if !is_stun(&transmit.contents) => self.media.path().suppose(now, route),
+                        _ => {}
+                    }
+                    socket.send(route, &transmit.contents);
                 }
-                Ok(Output::Event(event)) => self.handle_event(event, events),
+                Ok(Output::Event(event)) => self.handle_event(&event, events),
                 Err(error) => {
                     tracing::debug!(%error, "a session failed");
                     self.rtc.disconnect();
@@ -213,55 +225,43 @@ impl Peer {
             }
         }
         events.push_back(PeerEvent::Closed);
-        None
+        false
     }
 
-    /// Asks the client for a keyframe of this source.
+    /// Asks the client for a keyframe of this source; [`Peer::advance`] sends it.
     pub(super) fn request_keyframe(&mut self, source: Source) {
-        let Some(line) = self.sources.iter().find(|line| line.source == source) else { return };
-        let (mid, rid) = (line.mid, line.encoding.rid());
-        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, rid) {
-            stream.request_keyframe(KeyframeRequestKind::Pli);
-        }
+        self.media.request_keyframe(source);
     }
 
-    /// Queues a packet for a slot; [`Peer::advance`] sends it.
-    pub(super) fn send(&mut self, slot: usize, packet: &Packet, rewrite: Rewrite) {
-        let Some(line) = self.slots.get(slot) else { return };
-        let sequence = rewrite.sequence.into();
-        let arrival = self.site.clock.instant(packet.arrival);
-        let mut write = RtpWrite::new(line.payload_type, sequence, rewrite.timestamp, arrival, &*packet.payload)
-            .marker(packet.marker)
-            .ext_vals(extension_values(packet.extensions))
-            .nackable(packet.codec == Codec::Vp8);
-        if packet.codec == Codec::Vp8
-            && let Ok(descriptor) = Vp8Descriptor::parse(&packet.payload)
-        {
-            let mut patch = descriptor.patch();
-            if let Some(id) = rewrite.picture_id {
-                patch = patch.picture_id(id);
-            }
-            if let Some(index) = rewrite.tl0_pic_idx {
-                patch = patch.tl0_pic_idx(index);
-            }
-            if let Ok(patch) = patch.build() {
-                write = write.vp8_patch(patch);
-            }
-        }
-        let mid = line.mid;
-        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
-            stream.write_rtp(write);
-        }
+    /// Sends a packet in a slot. False: it was not sent.
+    pub(super) fn send(
+        &mut self,
+        now: MonoTime,
+        slot: usize,
+        packet: &Packet,
+        rewrite: Rewrite,
+        socket: &mut Socket,
+    ) -> bool {
+        self.media.send(now, slot, packet, rewrite, socket)
+    }
+
+    /// What the slot carries was at `timestamp` at this time of our clock.
+    pub(super) fn set_anchor(&mut self, slot: usize, timestamp: u32, at: MonoTime) {
+        self.media.set_anchor(slot, timestamp, at);
     }
 
     /// The slot's m-line in the client's SDP.
     pub(super) fn slot_mid(&self, slot: usize) -> Option<String> {
-        self.slots.get(slot).map(|line| line.mid.to_string())
+        self.media.slot_mid(slot).map(str::to_owned)
     }
 
-    /// Says goodbye (RTCP BYE, DTLS `close_notify`); [`Peer::drain`] sends it.
-    pub(super) fn close(&mut self) {
+    /// Says goodbye (RTCP BYE, DTLS `close_notify`); [`Peer::drain`] sends the latter.
+    pub(super) fn close(&mut self, now: MonoTime, socket: &mut Socket) {
+        self.media.close(socket);
         if let Err(error) = self.rtc.close() {
+            tracing::debug!(%error, "a session did not close cleanly");
+        }
+        if let Err(error) = self.rtc.handle_input(Input::Timeout(self.site.clock.instant(now))) {
             tracing::debug!(%error, "a session did not close cleanly");
         }
     }
@@ -274,128 +274,22 @@ impl Peer {
         SocketAddr::new(ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), self.site.port)
     }
 
-    fn handle_event(&mut self, event: Event, events: &mut VecDeque<PeerEvent>) {
+    fn handle_event(&mut self, event: &Event, events: &mut VecDeque<PeerEvent>) {
         match event {
             Event::Connected => events.push_back(PeerEvent::Connected),
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.rtc.disconnect(),
-            Event::MediaAdded(added) => self.add_media(&added, events),
-            Event::RtpPacket(packet) => {
-                if let Some((source, packet)) = self.take_packet(packet) {
-                    events.push_back(PeerEvent::Packet(source, packet));
-                }
-            }
-            Event::SenderFeedback(feedback) => {
-                let Some(line) = self.sources.iter().find(|line| line.mid == feedback.mid) else { return };
-                if line.encoding == Encoding::Any || line.encoding.rid() != feedback.rid {
-                    return;
-                }
-                let info = feedback.sender_info;
-                #[expect(clippy::cast_possible_truncation, reason = "the report carries the lower 32 bits")]
-                let rtp_timestamp = info.rtp_time.numer() as u32;
-                let report = SenderReport {
-                    ssrc: Ssrc(*info.ssrc),
-                    ntp: ntp_of(info.ntp_time),
-                    rtp_timestamp,
-                    arrival: self.site.clock.mono_of(feedback.received_at),
-                };
-                events.push_back(PeerEvent::Report(line.source, report));
-            }
-            Event::KeyframeRequest(request) => {
-                if let Some(slot) = self.slots.iter().position(|line| line.mid == request.mid) {
-                    events.push_back(PeerEvent::KeyframeWanted(slot));
-                }
-            }
             _ => {}
         }
     }
-
-    fn add_media(&mut self, added: &MediaAdded, events: &mut VecDeque<PeerEvent>) {
-        let audio = added.kind == MediaKind::Audio;
-        let sends = |source| self.sources.iter().any(|line| line.source == source);
-        if matches!(added.direction, Direction::RecvOnly | Direction::SendRecv) {
-            let source = match (audio, sends(Source::Microphone), sends(Source::Camera), sends(Source::Screen)) {
-                (true, false, ..) => Some(Source::Microphone),
-                (false, _, false, _) => Some(Source::Camera),
-                (false, _, true, false) => Some(Source::Screen),
-                _ => None,
-            };
-            if let Some(source) = source {
-                self.sources.push(SourceLine { source, mid: added.mid, encoding: Encoding::Any });
-            } else {
-                tracing::debug!(mid = %added.mid, "an m-line too many is not received");
-            }
-        }
-        if matches!(added.direction, Direction::SendOnly | Direction::SendRecv)
-            && let Some(payload_type) = self.payload_type(added.mid, audio)
-        {
-            self.slots.push(SlotLine { mid: added.mid, payload_type });
-            events.push_back(PeerEvent::SlotAdded(audio));
-        }
-    }
-
-    /// The payload type that the client expects Opus or VP8 under on this m-line.
-    fn payload_type(&self, mid: Mid, audio: bool) -> Option<Pt> {
-        let wanted = if audio { RtcCodec::Opus } else { RtcCodec::Vp8 };
-        let offered = self.rtc.media(mid)?.remote_pts();
-        let config = self.rtc.codec_config();
-        config.find(|params| params.spec().codec == wanted && offered.contains(&params.pt())).map(PayloadParams::pt)
-    }
-
-    fn take_packet(&mut self, packet: RtpPacket) -> Option<(Source, Packet)> {
-        let arrival = self.site.clock.mono_of(packet.timestamp);
-        let stream = self.rtc.direct_api();
-        let (mid, rid) = stream_of(stream, &packet)?;
-        let line = self.sources.iter_mut().find(|line| line.mid == mid)?;
-        if !line.encoding.takes(rid, arrival) {
-            return None;
-        }
-        let source = line.source;
-        let codec = if source.is_audio() { Codec::Opus } else { Codec::Vp8 };
-        let values = &packet.header.ext_vals;
-        let taken = Packet {
-            ssrc: Ssrc(*packet.header.ssrc),
-            codec,
-            sequence: *packet.seq_no,
-            timestamp: packet.time.numer(),
-            marker: packet.header.marker,
-            arrival,
-            extensions: Extensions {
-                audio_level: values.audio_level.map(i8::unsigned_abs),
-                voice_activity: values.voice_activity,
-                rotation: values.video_orientation.map(|orientation| match orientation {
-                    VideoOrientation::Deg0 => 0,
-                    VideoOrientation::Deg90 => 1,
-                    VideoOrientation::Deg180 => 2,
-                    VideoOrientation::Deg270 => 3,
-                }),
-            },
-            payload: Bytes::from_owner(packet.payload),
-        };
-        Some((source, taken))
-    }
 }
 
-fn stream_of(mut api: str0m::change::DirectApi<'_>, packet: &RtpPacket) -> Option<(Mid, Option<Rid>)> {
-    let stream = api.stream_rx(&packet.header.ssrc)?;
-    Some((stream.mid(), stream.rid()))
+fn answer(rtc: &mut Rtc, offer: &str) -> Result<String, ConnectError> {
+    let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
+    let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
+    Ok(sdp::with_candidates_everywhere(&answer.to_sdp_string()))
 }
 
-fn extension_values(extensions: Extensions) -> ExtensionValues {
-    ExtensionValues {
-        audio_level: extensions.audio_level.map(|level| -i8::try_from(level.min(127)).unwrap_or(127)),
-        voice_activity: extensions.voice_activity,
-        video_orientation: extensions.rotation.map(|turns| match turns {
-            1 => VideoOrientation::Deg90,
-            2 => VideoOrientation::Deg180,
-            3 => VideoOrientation::Deg270,
-            _ => VideoOrientation::Deg0,
-        }),
-        ..ExtensionValues::default()
-    }
-}
-
-fn ntp_of(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs().wrapping_add(NTP_UNIX_OFFSET) << 32;
-    seconds | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
+/// RFC 7983 §7: STUN begins with 0 to 3.
+fn is_stun(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|&first| first <= 3)
 }

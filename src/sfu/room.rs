@@ -212,6 +212,27 @@ impl Room {
         self.record(Tapped::Report { connection, source, report });
     }
 
+    /// What a source's report says of the slots that carry it: `each` gets receiver, slot and the report's timestamp as
+    /// it is there.
+    pub(super) fn map_report(
+        &self,
+        connection: ConnectionId,
+        source: Source,
+        report: &SenderReport,
+        mut each: impl FnMut(PeerKey, usize, u32),
+    ) {
+        let sender = self.members.iter().map(|(_, member)| member).find(|member| member.connection == connection);
+        let Some(sender) = sender else { return };
+        let origin = Origin { connection, participant: sender.participant, source };
+        for (key, receiver) in &self.members {
+            if let Some(slot) = receiver.slots.slot_of(origin)
+                && let Some(timestamp) = receiver.slots.timestamp(slot, report.ssrc, report.rtp_timestamp)
+            {
+                each(*key, slot, timestamp);
+            }
+        }
+    }
+
     /// A receiver cannot decode this slot until a keyframe comes.
     pub(super) fn want_keyframe(&mut self, receiver: ConnectionId, slot: usize) {
         let origin = self.member_mut(receiver).and_then(|member| member.slots.origin(slot));

@@ -45,13 +45,13 @@ impl Socket {
                 tracing::warn!(%error, way, wanted = KERNEL_BUFFER, "the kernel did not take the socket buffer's size");
             }
         }
-        let granted = state.recv_buffer_size(UdpSockRef::from(&io))?;
-        if granted < KERNEL_BUFFER {
-            tracing::warn!(
-                granted,
-                wanted = KERNEL_BUFFER,
-                "the system caps the receive buffer: raise net.core.rmem_max"
-            );
+        for (granted, limit) in [
+            (state.recv_buffer_size(UdpSockRef::from(&io))?, "net.core.rmem_max"),
+            (state.send_buffer_size(UdpSockRef::from(&io))?, "net.core.wmem_max"),
+        ] {
+            if granted < KERNEL_BUFFER {
+                tracing::warn!(granted, wanted = KERNEL_BUFFER, "the system caps a socket buffer: raise {limit}");
+            }
         }
         Ok(Self { io, state, outgoing: Outgoing::default() })
     }
@@ -68,17 +68,16 @@ impl Socket {
 
     /// Memory for one batch of received datagrams.
     pub(super) fn inbox(&self) -> Inbox {
-        Inbox {
-            bytes: vec![0; BATCH_SIZE * LARGEST_DATAGRAM * self.state.gro_segments()],
-            metas: vec![RecvMeta::default(); BATCH_SIZE],
-            filled: 0,
-        }
+        let room = LARGEST_DATAGRAM * self.state.gro_segments();
+        let bytes = vec![0; BATCH_SIZE * room];
+        Inbox { bytes, metas: vec![RecvMeta::default(); BATCH_SIZE], room, filled: 0 }
     }
 
     /// Takes in one batch. `false`: nothing was waiting.
     pub(super) fn receive(&mut self, inbox: &mut Inbox) -> io::Result<bool> {
-        let room = inbox.bytes.len() / BATCH_SIZE;
-        let mut slices: Vec<IoSliceMut<'_>> = inbox.bytes.chunks_mut(room).map(IoSliceMut::new).collect();
+        let mut places = inbox.bytes.chunks_mut(inbox.room.max(1));
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(places.next().unwrap_or_default()));
         inbox.filled = 0;
         match self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut inbox.metas) {
             Ok(filled) => {
@@ -96,18 +95,25 @@ impl Socket {
 
     /// Puts a datagram into the send batch.
     pub(super) fn send(&mut self, route: Route, contents: &[u8]) {
-        self.outgoing.push(route, contents, self.state.max_gso_segments());
+        if let Some(room) = self.outgoing.room_for(&mut Lane::default(), route, contents.len(), 1) {
+            room.copy_from_slice(contents);
+        }
+    }
+
+    /// Room for a datagram in the send batch, to be filled at once. What goes down one lane is joined into as few sends
+    /// as the kernel allows. `None`: it is longer than any send.
+    pub(super) fn room_for(&mut self, lane: &mut Lane, route: Route, length: usize) -> Option<&mut [u8]> {
+        self.outgoing.room_for(lane, route, length, self.state.max_gso_segments())
     }
 
     /// Sends the batch; returns how many datagrams the kernel did not take. Media may be lost, and is counted.
     pub(super) fn flush(&mut self) -> usize {
         let mut lost = 0;
         for run in &self.outgoing.runs {
-            let Some(contents) = self.outgoing.bytes.get(run.start..run.end) else { continue };
             let transmit = Transmit {
                 destination: run.route.remote,
                 ecn: None,
-                contents,
+                contents: &run.bytes,
                 segment_size: (run.datagrams > 1).then_some(run.segment),
                 src_ip: run.route.local,
             };
@@ -119,73 +125,122 @@ impl Socket {
         self.outgoing.clear();
         lost
     }
+
+    /// Lets the batch go unsent, for benches.
+    pub(super) fn discard(&mut self) {
+        self.outgoing.clear();
+    }
+
+    /// Takes the batch instead of sending it.
+    #[cfg(test)]
+    pub(super) fn take_outgoing(&mut self) -> Vec<(Route, Vec<u8>)> {
+        let cut = |run: &Run| -> Vec<_> {
+            run.bytes.chunks(run.segment.max(1)).map(|datagram| (run.route, datagram.to_vec())).collect()
+        };
+        let datagrams = self.outgoing.runs.iter().flat_map(cut).collect();
+        self.outgoing.clear();
+        datagrams
+    }
 }
 
 /// One batch of received datagrams.
 pub(super) struct Inbox {
     bytes: Vec<u8>,
     metas: Vec<RecvMeta>,
+    /// Bytes of each place in `bytes`.
+    room: usize,
     filled: usize,
 }
 
 impl Inbox {
     /// Holds nothing and takes no memory: stands in while a batch is worked on.
     pub(super) fn empty() -> Self {
-        Self { bytes: Vec::new(), metas: Vec::new(), filled: 0 }
+        Self { bytes: Vec::new(), metas: Vec::new(), room: 0, filled: 0 }
     }
 
-    /// The datagrams of the batch, those that the kernel had merged (GRO) taken apart.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = (Route, &[u8])> {
-        let room = (self.bytes.len() / BATCH_SIZE).max(1);
-        self.bytes.chunks(room).zip(&self.metas).take(self.filled).flat_map(|(bytes, meta)| {
+    /// The datagrams of the batch, those that the kernel had merged (GRO) taken apart. They may be worked on in place.
+    pub(super) fn datagrams(&mut self) -> impl Iterator<Item = (Route, &mut [u8])> {
+        let places = self.bytes.chunks_mut(self.room.max(1));
+        places.zip(&self.metas).take(self.filled).flat_map(|(bytes, meta)| {
             let route = Route { remote: meta.addr, local: meta.dst_ip };
-            let filled = bytes.get(..meta.len).unwrap_or_default();
-            filled.chunks(meta.stride.max(1)).map(move |datagram| (route, datagram))
+            let filled = bytes.get_mut(..meta.len).unwrap_or_default();
+            filled.chunks_mut(meta.stride.max(1)).map(move |datagram| (route, datagram))
         })
     }
 }
 
-/// Datagrams that wait for the flush, those to one receiver of one size joined into runs for GSO.
-#[derive(Default)]
+/// Where a receiver's datagrams were put last: the run that the next may join.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lane {
+    turn: u64,
+    run: usize,
+}
+
+/// Buffers that are kept for the next turns. A worker in full load fills some hundred; more are given back.
+const MOST_SPARE: usize = 512;
+
+/// Datagrams that wait for the flush, those to one receiver joined into runs for GSO. Packets of one frame come in one
+/// after the other and go to several receivers each, so every receiver has a run of its own to join.
 struct Outgoing {
-    bytes: Vec<u8>,
+    /// Counted from one: a lane that was never used is of no turn.
+    turn: u64,
     runs: Vec<Run>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self { turn: 1, runs: Vec::new(), spare: Vec::new() }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Run {
     route: Route,
-    start: usize,
-    end: usize,
+    bytes: Vec<u8>,
     /// Size of each datagram; only the last may be smaller.
     segment: usize,
     datagrams: usize,
 }
 
+impl Run {
+    fn takes(&self, route: Route, length: usize, most_segments: usize) -> bool {
+        self.route == route
+            // A smaller one ends the run.
+            && self.bytes.len() == self.segment * self.datagrams
+            && (1..=self.segment).contains(&length)
+            && self.datagrams < most_segments
+            && self.bytes.len() + length <= LARGEST_SEND
+    }
+}
+
 impl Outgoing {
-    fn push(&mut self, route: Route, contents: &[u8], most_segments: usize) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(contents);
-        let end = self.bytes.len();
-        if let Some(last) = self.runs.last_mut() {
-            let whole = last.end - last.start == last.segment * last.datagrams;
-            if last.route == route
-                && whole
-                && contents.len() <= last.segment
-                && last.datagrams < most_segments
-                && end - last.start <= LARGEST_SEND
-            {
-                last.end = end;
-                last.datagrams += 1;
-                return;
-            }
+    fn room_for(&mut self, lane: &mut Lane, route: Route, length: usize, most_segments: usize) -> Option<&mut [u8]> {
+        if length > LARGEST_SEND {
+            return None;
         }
-        self.runs.push(Run { route, start, end, segment: contents.len(), datagrams: 1 });
+        let joins = lane.turn == self.turn
+            && self.runs.get(lane.run).is_some_and(|run| run.takes(route, length, most_segments));
+        if !joins {
+            *lane = Lane { turn: self.turn, run: self.runs.len() };
+            let bytes = self.spare.pop().unwrap_or_default();
+            self.runs.push(Run { route, bytes, segment: length, datagrams: 0 });
+        }
+        let run = self.runs.get_mut(lane.run)?;
+        run.datagrams += 1;
+        let begin = run.bytes.len();
+        run.bytes.resize(begin + length, 0);
+        run.bytes.get_mut(begin..)
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
-        self.runs.clear();
+        self.turn += 1;
+        for mut run in self.runs.drain(..) {
+            if self.spare.len() < MOST_SPARE {
+                run.bytes.clear();
+                self.spare.push(run.bytes);
+            }
+        }
     }
 }
 
@@ -197,10 +252,12 @@ mod tests {
         Route { remote: SocketAddr::from(([127, 0, 0, 1], port)), local: None }
     }
 
+    /// Each receiver has its lane, as sessions have.
     fn runs(pushes: &[(u16, usize)]) -> Vec<(u16, usize, usize)> {
         let mut outgoing = Outgoing::default();
+        let mut lanes = [Lane::default(); 4];
         for &(port, size) in pushes {
-            outgoing.push(route(port), &vec![0; size], 8);
+            assert_eq!(outgoing.room_for(&mut lanes[usize::from(port)], route(port), size, 8).unwrap().len(), size);
         }
         outgoing.runs.iter().map(|run| (run.route.remote.port(), run.segment, run.datagrams)).collect()
     }
@@ -216,9 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn the_packets_of_a_frame_are_joined_for_each_of_its_receivers() {
+        let frame = [(1, 100), (2, 100), (1, 100), (2, 100), (1, 30), (2, 30)];
+        assert_eq!(runs(&frame), [(1, 100, 3), (2, 100, 3)]);
+    }
+
+    #[test]
     fn receivers_are_never_mixed_and_runs_stay_within_the_kernels_limit() {
-        assert_eq!(runs(&[(1, 10), (2, 10), (1, 10)]), [(1, 10, 1), (2, 10, 1), (1, 10, 1)]);
         assert_eq!(runs(&[(1, 10); 10]), [(1, 10, 8), (1, 10, 2)]);
+        let mut outgoing = Outgoing::default();
+        let mut lane = Lane::default();
+        for port in [1, 2, 1] {
+            outgoing.room_for(&mut lane, route(port), 10, 8).unwrap();
+        }
+        assert_eq!(outgoing.runs.len(), 3, "a receiver that moved begins another run");
+        assert!(outgoing.room_for(&mut lane, route(1), LARGEST_SEND + 1, 8).is_none());
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_a_lane_of_an_earlier_turn_joins_nothing() {
+        let mut outgoing = Outgoing::default();
+        let mut lane = Lane::default();
+        outgoing.room_for(&mut lane, route(1), 100, 8).unwrap().fill(7);
+        let memory = outgoing.runs[0].bytes.as_ptr();
+        outgoing.clear();
+        let room = outgoing.room_for(&mut lane, route(1), 50, 8).unwrap();
+        assert_eq!((room.as_ptr(), &*room), (memory, &[0; 50][..]));
+        assert_eq!(outgoing.runs.len(), 1);
     }
 
     #[test]
@@ -226,10 +307,12 @@ mod tests {
         let mut receiver = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut sender = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let to = Route { remote: SocketAddr::from(([127, 0, 0, 1], receiver.port().unwrap())), local: None };
+        let mut lane = Lane::default();
         for n in 0..5u8 {
-            sender.send(to, &[n; 50]);
+            sender.room_for(&mut lane, to, 50).unwrap().fill(n);
         }
-        sender.send(to, &[5; 20]);
+        sender.room_for(&mut lane, to, 20).unwrap().fill(5);
+        assert_eq!(sender.outgoing.runs.len(), if sender.state.max_gso_segments() > 5 { 1 } else { 6 });
         assert_eq!(sender.flush(), 0);
         let mut inbox = receiver.inbox();
         let mut seen = Vec::new();

@@ -12,7 +12,9 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::{mpsc, oneshot};
 
-use super::demux::{Demux, PeerKey};
+use super::demux::{Demux, KeyMap, Kind, PeerKey};
+use super::forward::Rewrite;
+use super::ingress::Payloads;
 use super::meters::Meters;
 use super::peer::{Peer, PeerEvent};
 use super::room::{Member, Room};
@@ -21,7 +23,7 @@ use super::{ConnectError, Fact};
 use crate::clock::{Clock, MonoTime};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::Source;
-use crate::rtp::Tap;
+use crate::rtp::{Packet, Tap};
 
 /// How often activity, keyframe requests and waiting facts are looked after. Shorter costs idle rooms CPU; longer
 /// delays the news that someone fell silent.
@@ -95,14 +97,18 @@ pub(super) struct Worker {
     inbox: Inbox,
     commands: mpsc::Receiver<Command>,
     rooms: HashMap<RoomId, Room>,
-    peers: HashMap<PeerKey, Seat>,
+    peers: KeyMap<Seat>,
     demux: Demux,
-    timers: BinaryHeap<Reverse<(MonoTime, PeerKey)>>,
+    timers: Timers,
+    payloads: Payloads,
     next_key: u64,
     housekeeping_due: MonoTime,
     meters: Meters,
     longest_silence: Duration,
 }
+
+/// When sessions want to be advanced, the next first. Entries that were overtaken are void.
+type Timers = BinaryHeap<Reverse<(MonoTime, PeerKey)>>;
 
 /// Where a peer sits: its session here, its part in the room there.
 struct Seat {
@@ -133,7 +139,8 @@ impl Worker {
             socket,
             commands,
             rooms: HashMap::new(),
-            peers: HashMap::new(),
+            peers: KeyMap::default(),
+            payloads: Payloads::default(),
             demux: Demux::default(),
             timers: BinaryHeap::new(),
             next_key: 0,
@@ -214,14 +221,12 @@ impl Worker {
                     room.set_tap(now, tap);
                 }
                 self.request_keyframes(now, room);
-                self.advance_receivers(now);
             }
             Command::AskForKeyframe { room, connection, source } => {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.ask_for_keyframe(connection, source);
                 }
                 self.request_keyframes(now, room);
-                self.advance_receivers(now);
             }
             Command::RecordingStarted { room, connection, source } => {
                 if let Some(member) = self.rooms.get_mut(&room).and_then(|room| room.member_mut(connection)) {
@@ -297,7 +302,6 @@ impl Worker {
                     for (route, datagram) in inbox.datagrams() {
                         self.feed(now, route, datagram);
                     }
-                    self.advance_receivers(now);
                 }
                 Ok(false) => {
                     more = false;
@@ -314,9 +318,15 @@ impl Worker {
         more
     }
 
-    fn feed(&mut self, now: MonoTime, route: Route, datagram: &[u8]) {
+    fn feed(&mut self, now: MonoTime, route: Route, datagram: &mut [u8]) {
         self.meters.received.increment(1);
-        let Some(key) = self.find_peer(now, route, datagram) else {
+        let kind = Kind::of(datagram);
+        let key = match kind {
+            // Only an address that proved itself by a check may send media.
+            Kind::Rtp | Kind::Rtcp => self.demux.by_address(route.remote),
+            Kind::Control => self.find_peer(now, route, datagram),
+        };
+        let Some(key) = key else {
             self.meters.strangers.increment(1);
             return;
         };
@@ -324,8 +334,58 @@ impl Worker {
         if let Some(member) = self.rooms.get_mut(&seat.room).and_then(|room| room.member_mut(seat.connection)) {
             member.last_seen = now;
         }
-        let sound = isolate(&self.meters, || seat.peer.receive(now, route, datagram)).is_some();
-        if sound { self.drain(now, key) } else { self.remove(now, key) }
+        match kind {
+            Kind::Rtp => self.feed_rtp(now, key, datagram),
+            Kind::Rtcp => self.feed_rtcp(now, key, datagram),
+            Kind::Control => {
+                let sound = isolate(&self.meters, || seat.peer.receive(now, route, datagram)).is_some();
+                if sound { self.drain(now, key) } else { self.remove(now, key) }
+            }
+        }
+    }
+
+    fn feed_rtp(&mut self, now: MonoTime, key: PeerKey, datagram: &mut [u8]) {
+        let Some(seat) = self.peers.get_mut(&key) else { return };
+        let payloads = &mut self.payloads;
+        let Some(received) = isolate(&self.meters, || seat.peer.receive_rtp(now, datagram, payloads)) else {
+            return self.remove(now, key);
+        };
+        arm(&mut self.timers, key, seat);
+        if let Some((source, packet)) = received {
+            let (room, connection) = (seat.room, seat.connection);
+            self.forward(now, room, connection, source, &packet);
+        }
+    }
+
+    fn feed_rtcp(&mut self, now: MonoTime, key: PeerKey, datagram: &mut [u8]) {
+        let Some(seat) = self.peers.get_mut(&key) else { return };
+        let mut events = VecDeque::new();
+        let socket = &mut self.socket;
+        if isolate(&self.meters, || seat.peer.receive_rtcp(now, datagram, socket, &mut events)).is_none() {
+            return self.remove(now, key);
+        }
+        arm(&mut self.timers, key, seat);
+        let (room, connection) = (seat.room, seat.connection);
+        self.act(now, room, connection, events);
+    }
+
+    /// Records a packet and sends it on.
+    fn forward(&mut self, now: MonoTime, room_id: RoomId, connection: ConnectionId, source: Source, packet: &Packet) {
+        self.meters.packets_in.increment(1);
+        let Self { rooms, peers, timers, socket, meters, .. } = self;
+        let Some(room) = rooms.get_mut(&room_id) else { return };
+        let mut sent = 0;
+        room.take_packet(now, connection, source, packet, |receiver, slot, packet, rewrite: Rewrite| {
+            let Some(seat) = peers.get_mut(&receiver) else { return };
+            // What one person sends must not break another's session, nor the worker.
+            if isolate(meters, || seat.peer.send(now, slot, packet, rewrite, socket)) == Some(true) {
+                arm(timers, receiver, seat);
+                sent += 1;
+            }
+        });
+        meters.packets_out.increment(sent);
+        room.tell_slots(|receiver, slot| peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot)));
+        self.request_keyframes(now, room_id);
     }
 
     fn find_peer(&mut self, now: MonoTime, route: Route, datagram: &[u8]) -> Option<PeerKey> {
@@ -345,17 +405,14 @@ impl Worker {
         self.demux.by_address(route.remote)
     }
 
-    /// Lets time pass for every receiver that a packet was queued for: this is what sends it.
-    fn advance_receivers(&mut self, now: MonoTime) {
-        while let Some(key) = self.demux.next_dirty() {
-            self.advance(now, key);
-        }
-    }
-
     fn advance(&mut self, now: MonoTime, key: PeerKey) {
         let Some(seat) = self.peers.get_mut(&key) else { return };
-        let sound = isolate(&self.meters, || seat.peer.advance(now)).is_some();
-        if sound { self.drain(now, key) } else { self.remove(now, key) }
+        let socket = &mut self.socket;
+        match isolate(&self.meters, || seat.peer.advance(now, socket)) {
+            Some(true) => self.drain(now, key),
+            Some(false) => arm(&mut self.timers, key, seat),
+            None => self.remove(now, key),
+        }
     }
 
     /// Takes out what a peer has to say, and acts on it.
@@ -363,35 +420,28 @@ impl Worker {
         let Some(seat) = self.peers.get_mut(&key) else { return };
         let mut events = VecDeque::new();
         let socket = &mut self.socket;
-        let next = isolate(&self.meters, || seat.peer.drain(socket, &mut events)).flatten();
-        if let Some(at) = next
-            && seat.armed.is_none_or(|armed| at < armed)
-        {
-            seat.armed = Some(at);
-            self.timers.push(Reverse((at, key)));
+        let lives = isolate(&self.meters, || seat.peer.drain(now, socket, &mut events)).unwrap_or(false);
+        arm(&mut self.timers, key, seat);
+        let (room, connection) = (seat.room, seat.connection);
+        self.act(now, room, connection, events);
+        if !lives {
+            self.remove(now, key);
         }
-        let (room_id, connection) = (seat.room, seat.connection);
+    }
+
+    fn act(&mut self, now: MonoTime, room_id: RoomId, connection: ConnectionId, events: VecDeque<PeerEvent>) {
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         for event in events {
             match event {
-                PeerEvent::Packet(source, packet) => {
-                    self.meters.packets_in.increment(1);
+                PeerEvent::Report(source, report, local) => {
+                    room.take_report(connection, source, report);
                     let peers = &mut self.peers;
-                    let demux = &mut self.demux;
-                    let meters = &self.meters;
-                    let mut sent = 0;
-                    room.take_packet(now, connection, source, &packet, |receiver, slot, packet, rewrite| {
+                    room.map_report(connection, source, &report, |receiver, slot, timestamp| {
                         if let Some(seat) = peers.get_mut(&receiver) {
-                            // What one person sends must not break another's session, nor the worker.
-                            if isolate(meters, || seat.peer.send(slot, packet, rewrite)).is_some() {
-                                demux.mark_dirty(receiver);
-                                sent += 1;
-                            }
+                            seat.peer.set_anchor(slot, timestamp, local);
                         }
                     });
-                    self.meters.packets_out.increment(sent);
                 }
-                PeerEvent::Report(source, report) => room.take_report(connection, source, report),
                 PeerEvent::KeyframeWanted(slot) => room.want_keyframe(connection, slot),
                 PeerEvent::SlotAdded(audio) => room.add_slot(connection, audio),
                 PeerEvent::Connected => room.tell(Fact::Connected { connection }),
@@ -400,18 +450,15 @@ impl Worker {
         }
         room.tell_slots(|receiver, slot| self.peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot)));
         self.request_keyframes(now, room_id);
-        if next.is_none() {
-            self.remove(now, key);
-        }
     }
 
-    /// Passes on the keyframe requests that are due.
+    /// Passes on the keyframe requests that are due; they leave with this turn's timers.
     fn request_keyframes(&mut self, now: MonoTime, room: RoomId) {
         let Some(room) = self.rooms.get_mut(&room) else { return };
         while let Some((key, source)) = room.next_keyframe_request(now) {
             if let Some(seat) = self.peers.get_mut(&key) {
                 seat.peer.request_keyframe(source);
-                self.demux.mark_dirty(key);
+                arm(&mut self.timers, key, seat);
                 self.meters.keyframe_requests.increment(1);
             }
         }
@@ -422,9 +469,8 @@ impl Worker {
         self.demux.remove(key);
         let socket = &mut self.socket;
         isolate(&self.meters, || {
-            seat.peer.close();
-            seat.peer.advance(now);
-            seat.peer.drain(socket, &mut VecDeque::new());
+            seat.peer.close(now, socket);
+            seat.peer.drain(now, socket, &mut VecDeque::new());
         });
         if let Some(room) = self.rooms.get_mut(&seat.room) {
             let slot_mid =
@@ -438,6 +484,10 @@ impl Worker {
 
     fn run_timers(&mut self) {
         let now = self.clock.mono();
+        if self.housekeeping_due <= now {
+            self.housekeeping_due = now + HOUSEKEEPING;
+            self.keep_house(now);
+        }
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
         {
@@ -449,25 +499,22 @@ impl Worker {
                 self.advance(now, key);
             }
         }
-        if self.housekeeping_due <= now {
-            self.housekeeping_due = now + HOUSEKEEPING;
-            let silent = |room: &Room| room.silent(now, LONGEST_WITHOUT_DATAGRAM);
-            let silent: Vec<PeerKey> = self.rooms.values().flat_map(silent).collect();
-            for key in silent {
-                self.remove(now, key);
-            }
-            let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
-            for id in ids {
-                self.request_keyframes(now, id);
-                if let Some(room) = self.rooms.get_mut(&id) {
-                    let peers = &self.peers;
-                    room.keep_house(now, |receiver, slot| {
-                        peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot))
-                    });
-                }
+    }
+
+    fn keep_house(&mut self, now: MonoTime) {
+        let silent = |room: &Room| room.silent(now, LONGEST_WITHOUT_DATAGRAM);
+        let silent: Vec<PeerKey> = self.rooms.values().flat_map(silent).collect();
+        for key in silent {
+            self.remove(now, key);
+        }
+        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        for id in ids {
+            self.request_keyframes(now, id);
+            if let Some(room) = self.rooms.get_mut(&id) {
+                let peers = &self.peers;
+                room.keep_house(now, |receiver, slot| peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot)));
             }
         }
-        self.advance_receivers(now);
     }
 
     fn flush(&mut self) {
@@ -475,6 +522,15 @@ impl Worker {
         if lost > 0 {
             self.meters.unsent.increment(count_u64(lost));
         }
+    }
+}
+
+/// Sets a timer for when a session wants to be advanced, if none that is as early is set.
+fn arm(timers: &mut Timers, key: PeerKey, seat: &mut Seat) {
+    let due = seat.peer.due();
+    if seat.armed.is_none_or(|armed| due < armed) {
+        seat.armed = Some(due);
+        timers.push(Reverse((due, key)));
     }
 }
 
