@@ -74,7 +74,7 @@ pub enum Unfit {
 impl Unfit {
     /// Whether it is none of the kinds that are taken (415), or one of them that is not fit (422).
     pub const fn is_other_type(self) -> bool {
-        matches!(self, Self::UnknownType | Self::Empty)
+        matches!(self, Self::UnknownType)
     }
 
     /// One stable word for the reason.

@@ -80,6 +80,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     readers: Arc<Semaphore>,
+    fronts: files::Fronts,
     /// Woken when a job was queued.
     queued: Notify,
     sealing: Sealing,
@@ -196,6 +197,7 @@ impl Evidence {
             settings,
             clock,
             readers,
+            fronts: files::Fronts::default(),
             queued: Notify::new(),
             sealing,
         }))

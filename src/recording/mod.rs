@@ -37,6 +37,7 @@ pub mod read;
 pub mod recover;
 mod reorder;
 mod room;
+pub mod seekable;
 pub mod session;
 pub mod sign;
 mod space;

@@ -32,8 +32,6 @@
 mod day;
 mod http;
 mod receipt;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 

@@ -46,11 +46,11 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 pub(super) fn is_text_form(bytes: &[u8]) -> bool {
     let text = bytes.trim_ascii_start();
     let labels: [&[u8]; 3] = [b"-----BEGIN PKCS7", b"-----BEGIN CMS", b"-----BEGIN PKCS #7"];
-    // A sequence with a length of two to four bytes, or of none, and then the identifier's first bytes.
-    let base64: [&[u8]; 4] = [b"MII", b"MIA", b"MIM", b"MIQ"];
+    // The identifier's first bytes behind a head of two, four or three bytes: each falls otherwise into Base64's threes.
+    let identifier: [&[u8]; 3] = [b"CSqGSIb3", b"KoZIhvcN", b"hkiG9w0B"];
     let head = text.get(..64).unwrap_or_default();
     labels.iter().any(|label| text.starts_with(label))
-        || base64.iter().any(|begin| head.starts_with(begin)) && head.windows(4).any(|four| four == b"hkiG")
+        || head.starts_with(b"MI") && head.windows(8).any(|eight| identifier.contains(&eight))
 }
 
 /// Checks a signed file, and the document in it; `layer` signatures are around it already.
