@@ -263,7 +263,8 @@ fn people_of(wish: &Wish) -> serde_json::Value {
     let operator =
         json!({"role": "operator", "name": "Giulia Ferri", "phone": phone_of("operator"), "operator_number": "OP-042"});
     let delegato = json!({"role": "delegato", "name": "Marco Bianchi", "phone": phone_of("delegato"), "fiscal_code": "BNCMRC85T10H501K"});
-    let delegante = json!({"role": "delegante", "name": name, "phone": phone_of("delegante"), "fiscal_code": fiscal_code});
+    let delegante =
+        json!({"role": "delegante", "name": name, "phone": phone_of("delegante"), "fiscal_code": fiscal_code});
     let citizen = json!({"role": "citizen", "name": "Luca Moretti", "phone": phone_of("citizen"), "fiscal_code": "MRTLCU79A01L219P"});
     match wish.profile.as_str() {
         "videochiamata" => json!([operator, citizen]),
