@@ -59,7 +59,6 @@ export class Counter {
       ...touch,
     });
     context.setDefaultTimeout(15_000);
-    if (process.env.OVERLAY) await (await import(process.env.OVERLAY)).overlay(context);
     const visitor = new Visitor(name, this, await context.newPage(), phone ? PHONE : DESKTOP);
     this.visitors.push(visitor);
     return visitor;
