@@ -486,7 +486,7 @@ async fn documents_are_taken_until_72_hours_are_over_by_the_servers_clock() {
     let ends: Timestamp =
         text(&counter.server.get("/v1/session", &counter.delegato).await["extension_until"]).parse().unwrap();
     clock.is_set_to(&format!("+{}", ends.duration_since(Timestamp::now()).as_secs() - 6));
-    counter.server_reaches(ends - SignedDuration::from_secs(8)).await;
+    counter.server_reaches(ends - SignedDuration::from_secs(7)).await;
     let mut last = None;
     loop {
         let n = last.as_ref().map_or(0, |(n, _)| n + 1);
@@ -500,7 +500,7 @@ async fn documents_are_taken_until_72_hours_are_over_by_the_servers_clock() {
             break;
         }
         last = Some((n, body));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let (_, last) = last.expect("documents are taken until the end");
     // What was handed in in time is registered later, with the date of its hand-in.
