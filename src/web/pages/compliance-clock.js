@@ -5,7 +5,7 @@
  */
 
 /** Looks at the films so often, milliseconds. */
-const LOOK_MS = 40;
+const LOOK_MS = 20;
 /** From here on a film is brought back, until it is nearer than the second. Seconds. */
 const APART = 0.008;
 const NEAR = 0.003;
@@ -18,7 +18,7 @@ const HURRY = 0.25;
 /** What one would see. Seconds. */
 const SEEN = 0.03;
 /** After a start the clock follows the films once: they all take a moment. Milliseconds. */
-const STARTED_MS = 200;
+const STARTED_MS = 80;
 /** A film that comes up is opened so long before. Seconds. */
 const AHEAD = 4;
 /** All wait for one so long at most; then it is left behind. Milliseconds. */
