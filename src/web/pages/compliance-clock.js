@@ -5,10 +5,10 @@
  */
 
 /** Looks at the films so often, milliseconds. */
-const LOOK_MS = 40;
+const LOOK_MS = 20;
 /** From here on a film is brought back, until it is nearer than the second. Seconds. */
-const APART = 0.015;
-const NEAR = 0.005;
+const APART = 0.008;
+const NEAR = 0.003;
 /** Further apart, it jumps. Seconds. */
 const LOST = 0.25;
 /** By so much a film is played faster or slower at most. More is heard. */
@@ -18,7 +18,7 @@ const HURRY = 0.25;
 /** What one would see. Seconds. */
 const SEEN = 0.03;
 /** After a start the clock follows the films once: they all take a moment. Milliseconds. */
-const STARTED_MS = 200;
+const STARTED_MS = 80;
 /** A film that comes up is opened so long before. Seconds. */
 const AHEAD = 4;
 /** All wait for one so long at most; then it is left behind. Milliseconds. */
@@ -47,6 +47,8 @@ export class Lane {
     this.broken = new Set();
     this.correcting = false;
     this.late = 0;
+    /** @type {Part | null} the one that was started together with the others */
+    this.joined = null;
     /** @type {number | null} where to go once the film is open */
     this.pending = null;
     video.preload = "auto";
@@ -192,7 +194,9 @@ export class Clock extends EventTarget {
       lane.correcting = false;
       lane.late = 0;
       lane.video.playbackRate = this.rate;
-      if (lane.shows(this.base)) this.#roll(lane);
+      if (!lane.shows(this.base)) continue;
+      lane.joined = lane.part;
+      this.#roll(lane);
     }
     this.#tell();
   }
@@ -211,7 +215,8 @@ export class Clock extends EventTarget {
     const shown = this.lanes.filter((lane) => this.#attend(lane, time));
     const stuck = shown.filter((lane) => {
       lane.late = lane.ready ? 0 : lane.late + LOOK_MS;
-      return lane.late > STANDSTILL_MS;
+      // Whoever comes in is late by as long as a start takes: so all of them start anew.
+      return lane.late > STANDSTILL_MS || lane.joined !== lane.part;
     });
     if (stuck.length > 0) {
       this.#stop();
@@ -243,7 +248,7 @@ export class Clock extends EventTarget {
       return false;
     }
     if (due !== lane.part) lane.place(time);
-    if (lane.video.paused && !lane.video.ended) this.#roll(lane);
+    if (lane.joined === due && lane.video.paused && !lane.video.ended) this.#roll(lane);
     return true;
   }
 
