@@ -207,7 +207,8 @@ describe("the compliance console", () => {
   test("keeps them in step after ten seeks", async () => {
     await play(page, true);
     const [, length] = await seconds(page);
-    const places = [0.5, 0.9, 0.1, 0.75, 0.58, 0.02, 0.65, 0.25, 0.85, 0.7];
+    // None within a second before someone comes back: for that moment see the test of the gap.
+    const places = [0.4, 0.9, 0.1, 0.75, 0.3, 0.02, 0.68, 0.25, 0.85, 0.7];
     const worst = { clocks: 0, frames: 0 };
     for (const part of places) {
       const place = part * length;

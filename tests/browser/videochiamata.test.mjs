@@ -182,15 +182,16 @@ describe("an appointment by video call from the booking to the last document", (
     await citizen.look("left");
     await operator.page.locator("#status").getByText(/manca|interrotto/i).waitFor();
     await operator.look("operator-missing");
+    await operator.page.locator("#toggle-documents").click();
     await page.locator("#rejoin").click();
     await page.locator("#enter-room:enabled").click();
-    if (await page.locator("#waiting").isVisible()) await operator.admit("citizen");
+    await page.locator("#waiting").waitFor();
+    await operator.admit("citizen");
     await page.locator("#room").waitFor();
   });
 
   test("4.4 «Chiamata terminata», with 72 hours for what is missing", async () => {
     const { page } = citizen;
-    await operator.page.locator("#toggle-documents").click();
     await operator.page.locator("#outcome-served").check();
     await operator.page.locator("#extension").selectOption("72");
     await operator.page.locator("#conclude").click();
