@@ -628,3 +628,90 @@ async fn an_operator_sees_the_day_and_takes_the_seat_without_a_code() {
     assert_eq!(server.get("/v1/session", &session).await["me"]["role"], "operator");
     server.is_well().await;
 }
+
+#[tokio::test]
+async fn documents_receipts_and_messages_are_sealed_and_what_is_taken_back_leaves_the_package() {
+    let clock = WallClock::right();
+    let environment = clock.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_in(&environment, Database::Sqlite, &[]).await;
+    let mut counter = Counter::opens_with(server, Timestamp::now()).await;
+    let chat = format!("/v1/rooms/{}/features/chat", counter.booked.room);
+    accepted(counter.server.request(Method::PUT, &chat, &counter.operator).json(&json!({"on": true}))).await;
+    let message = counter.server.request(Method::POST, "/v1/session/chat", &counter.delegato);
+    accepted(message.json(&json!({"text": "Ecco la mia carta"}))).await;
+    let kept: Value = counter.upload("carta.pdf", &pdf("carta")).send().await.unwrap().json().await.unwrap();
+    let deleted: Value = counter.upload("errore.pdf", &pdf("errore")).send().await.unwrap().json().await.unwrap();
+    counter.register(&kept, Some("Delega")).await;
+    let registered = counter.becomes(&kept, "registered").await;
+    counter.concludes(72).await;
+
+    let package = counter.server.data().join("packages").join(format!("session-{}", counter.booked.room));
+    let manifest = |revision: u64| {
+        let path = package.join("manifest.json");
+        let deadline = Instant::now() + PATIENCE;
+        async move {
+            loop {
+                let read = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+                if let Some(manifest) = read.filter(|manifest| manifest["revision"] == revision) {
+                    return manifest;
+                }
+                assert!(Instant::now() < deadline, "revision {revision} is not sealed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    let verifies = async |server: &Server| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = server.runs(&["verify", package.to_str().unwrap()]).await;
+            if output.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(Instant::now() < deadline, "{said}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let first = manifest(1).await;
+    verifies(&counter.server).await;
+    let number = text(&registered["protocol"]).replace('/', "-");
+    let receipt = format!("receipts/{number}.pdf");
+    let paths = |manifest: &Value| {
+        manifest["files"].as_array().unwrap().iter().map(|file| text(&file["path"])).collect::<Vec<_>>()
+    };
+    for path in [format!("documents/{}", text(&kept["sha256"])), receipt.clone(), "chat.jsonl".to_owned()] {
+        assert!(paths(&first).contains(&path), "{path} is not in {first}");
+        let stored = std::fs::read(package.join(&path)).unwrap();
+        assert!(!stored.starts_with(b"%PDF") && !stored.starts_with(b"{"), "{path} is encrypted");
+    }
+    let facts = first["documents"].as_array().unwrap();
+    let fact = facts.iter().find(|fact| fact["sha256"] == kept["sha256"]).unwrap();
+    assert_eq!((&fact["register_number"], &fact["declared_conform"]), (&json!(number), &json!(true)));
+
+    // Plain, for whoever holds the key.
+    let plain = TempDir::new().unwrap();
+    let out = plain.path().join("plain");
+    let output = counter.server.runs(&["export", package.to_str().unwrap(), "--out", out.to_str().unwrap()]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(out.join("documents").join(text(&kept["sha256"]))).unwrap() == pdf("carta"));
+    assert!(std::fs::read(out.join(&receipt)).unwrap().starts_with(b"%PDF-"));
+    assert!(std::fs::read_to_string(out.join("chat.jsonl")).unwrap().contains("Ecco la mia carta"));
+
+    // What is taken back while the room is extended is not in the next revision.
+    let path = format!("/v1/session/documents/{}", text(&deleted["id"]));
+    accepted(counter.server.request(Method::DELETE, &path, &counter.delegato)).await;
+    let taken_back = package.join("documents").join(text(&deleted["sha256"]));
+    assert!(taken_back.exists(), "until it is sealed anew");
+    // When the extension is over.
+    clock.is_set_to(&format!("+{}", 72 * 3_600 + 5));
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    // A room that sleeps may notice half a minute later that the clock was set; who asks it wakes it.
+    let room = counter.server.get(&format!("/v1/rooms/{}", counter.booked.room), counter.server.key("booking")).await;
+    assert_eq!(room["outcome"], "incomplete");
+    let second = manifest(2).await;
+    verifies(&counter.server).await;
+    assert!(!taken_back.exists() && second["documents"].as_array().unwrap().len() == 1, "{second}");
+    assert!(paths(&second).contains(&receipt) && !text(&second["previous_manifest_sha256"]).is_empty());
+    counter.server.is_well().await;
+}
