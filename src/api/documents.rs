@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,7 +31,10 @@ use crate::room::Command;
 /// What a multipart body may have around the file: its boundaries, headers and the other field.
 const AROUND: usize = 16 << 10;
 /// Largest body of an upload.
-pub(super) const UPLOAD_LIMIT: usize = MAX_BYTES + AROUND;
+const UPLOAD_LIMIT: usize = MAX_BYTES + AROUND;
+/// So much of a body that is too large is read and thrown away: a browser that is still sending when it is hung up on
+/// shows a broken line instead of the reason.
+const SWALLOWED: usize = 32 << 20;
 
 /// What a document is served with: nothing in it runs, whatever a browser takes it for.
 const SANDBOX: &str = "sandbox; default-src 'none'; frame-ancestors 'none'";
@@ -144,12 +148,21 @@ async fn hand_in(
 /// The form, once all of it is there: a body that is shorter than it says, or goes on too long, is none.
 async fn whole_form(request: Request) -> Result<Multipart, Problem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let body =
-        Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Kind::DOCUMENT_TOO_LARGE.into(),
-            _ => Problem::new(Kind::MALFORMED).detail("the form breaks off"),
-        })?;
-    let mut whole = Request::new(Body::from(body));
+    let mut stream = request.into_body().into_data_stream();
+    let (mut body, mut length) = (BytesMut::new(), 0);
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|_| Problem::new(Kind::MALFORMED).detail("the form breaks off"))?;
+        length += piece.len();
+        if length <= UPLOAD_LIMIT {
+            body.extend_from_slice(&piece);
+        } else if length > SWALLOWED {
+            break;
+        }
+    }
+    if length > UPLOAD_LIMIT {
+        return Err(Kind::DOCUMENT_TOO_LARGE.into());
+    }
+    let mut whole = Request::new(Body::from(body.freeze()));
     whole.headers_mut().extend(content_type.map(|content_type| (header::CONTENT_TYPE, content_type)));
     // It was counted already.
     DefaultBodyLimit::disable().apply(&mut whole);

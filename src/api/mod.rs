@@ -143,8 +143,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(system::routes())
         .layer(DefaultBodyLimit::max(JSON_LIMIT));
     let media = media::routes().layer(DefaultBodyLimit::max(SDP_LIMIT));
-    let uploads = documents::upload_routes().layer(DefaultBodyLimit::max(documents::UPLOAD_LIMIT));
-    let (router, mut document) = json.merge(media).merge(uploads).split_for_parts();
+    let (router, mut document) = json.merge(media).merge(documents::upload_routes()).split_for_parts();
     describe_security(&mut document);
     describe_problems(&mut document);
     give_headers_examples(&mut document);

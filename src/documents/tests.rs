@@ -1,7 +1,9 @@
 //! Good documents from real programs, and bad ones from whoever tries.
 
 mod hostile;
+mod kept;
 mod made;
+mod scanned;
 
 use proptest::prelude::*;
 

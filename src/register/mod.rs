@@ -32,6 +32,8 @@
 mod day;
 mod http;
 mod receipt;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -132,10 +132,10 @@ export function badges(found) {
   return h(
     "ul",
     { class: "badges" },
-    h("li", { class: "badge", "data-state": found.state }, word("state", found.state) + percent),
-    found.hold ? h("li", { class: "badge", "data-state": "held" }, t("state.held")) : null,
-    found.destroyed ? h("li", { class: "badge" }, moment(found.destroyed)) : null,
-    until && !found.destroyed ? h("li", { class: "badge" }, until) : null,
-    found.outcome ? h("li", { class: "badge" }, word("outcome", found.outcome)) : null,
+    h("li", { class: "tag", "data-state": found.state }, word("state", found.state) + percent),
+    found.hold ? h("li", { class: "tag", "data-state": "held" }, t("state.held")) : null,
+    found.destroyed ? h("li", { class: "tag" }, moment(found.destroyed)) : null,
+    until && !found.destroyed ? h("li", { class: "tag" }, until) : null,
+    found.outcome ? h("li", { class: "tag" }, word("outcome", found.outcome)) : null,
   );
 }
