@@ -26,7 +26,7 @@ use crate::control::{ChatMessageView, ChatPage, DayView, DocumentContent, Docume
 use crate::documents::MAX_BYTES;
 use crate::id::{DocumentId, RoomId};
 use crate::register::{DayExport, day_export};
-use crate::room::Command;
+use crate::room::{Command, MOST_MESSAGES};
 
 /// What a multipart body may have around the file: its boundaries, headers and the other field.
 const AROUND: usize = 16 << 10;
@@ -88,7 +88,7 @@ pub struct NewChatMessage {
 pub struct ChatParameters {
     /// Only those after this number.
     #[serde(default)]
-    #[param(example = 0)]
+    #[param(example = 0, maximum = 1000)]
     pub after: u64,
 }
 
@@ -215,8 +215,9 @@ fn broken(error: &MultipartError) -> Problem {
 /// Its own sender, whoever the operator sent it to, and the operator may.
 #[utoipa::path(get, path = "/v1/session/documents/{document}", tag = "participant", security(("session" = [])),
     params(("document" = DocumentId, Path, description = "The document")),
-    responses((status = 200, description = "Its bytes, as an attachment", body = FileBytes,
-        content_type = "application/octet-stream")))]
+    responses((status = 200, description = "Its bytes, as an attachment",
+        content((FileBytes = "application/pdf"), (FileBytes = "application/pkcs7-mime"), (FileBytes = "image/jpeg"),
+            (FileBytes = "image/png")))))]
 async fn read_document(
     Participant(caller): Participant,
     State(api): State<Api>,
@@ -263,6 +264,10 @@ async fn read_chat(
     State(api): State<Api>,
     Query(parameters): Query<ChatParameters>,
 ) -> Result<JsonBody<ChatPage>, Problem> {
+    if parameters.after > MOST_MESSAGES {
+        let allowed = format!("a message's number, at most {MOST_MESSAGES}");
+        return Err(Problem::new(Kind::INVALID_FIELD).field("after").detail(allowed));
+    }
     Ok(JsonBody(api.control.chat(&caller, parameters.after).await?))
 }
 
@@ -296,8 +301,9 @@ async fn list_documents(
     security(("operator key" = []), ("session" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("document" = DocumentId, Path, description = "The document")),
-    responses((status = 200, description = "Its bytes, as an attachment", body = FileBytes,
-        content_type = "application/octet-stream")))]
+    responses((status = 200, description = "Its bytes, as an attachment",
+        content((FileBytes = "application/pdf"), (FileBytes = "application/pkcs7-mime"), (FileBytes = "image/jpeg"),
+            (FileBytes = "image/png")))))]
 async fn read_room_document(
     operator: Operator,
     State(api): State<Api>,

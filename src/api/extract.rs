@@ -31,14 +31,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        if request.headers().contains_key(header::CONTENT_TYPE) {
-            return Ok(Self(Some(Json::from_request(request, state).await?.0)));
-        }
+        let content_type = expect_content_type(request.headers(), "application/json");
         let bytes = body(request, state).await?;
+        // Some clients name a type for a body that they do not send.
         if bytes.is_empty() {
             return Ok(Self(None));
         }
-        Err(Problem::new(Kind::UNSUPPORTED_MEDIA_TYPE).detail("application/json"))
+        content_type?;
+        serde_json::from_slice(&bytes).map(|value| Self(Some(value))).map_err(|error| json_problem(&error))
     }
 }
 

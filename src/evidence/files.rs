@@ -270,8 +270,15 @@ impl Evidence {
         let front = if let Some(known) = self.0.fronts.find(&key) {
             known
         } else {
-            let made = front(io::BufReader::with_capacity(PIECE, &mut original)).map_err(unreadable)?;
-            self.0.fronts.keep(key, Arc::new(made))
+            match front(io::BufReader::with_capacity(PIECE, &mut original)) {
+                Ok(made) => self.0.fronts.keep(key, Arc::new(made)),
+                // Nothing that a player could jump in: whoever reads it sees what is there, as it is.
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                    original.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+                    return Ok(original);
+                }
+                Err(error) => return Err(unreadable(error)),
+            }
         };
         Ok(Plain::View { front, position: 0, original: Box::new(original) })
     }

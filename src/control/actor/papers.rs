@@ -100,7 +100,11 @@ impl<M: Media, R: Recording> Actor<M, R> {
         self.expect(expected)?;
         let subject = subject.unwrap_or_else(|| self.appointment.reason.clone());
         let subject = booking::line("subject", &subject, LONGEST_SUBJECT)?;
-        let found = self.room.document(id).ok_or(Refusal::UnknownDocument)?;
+        let Some(found) = self.room.document(id) else {
+            // The room's rules say what is wrong first.
+            self.decide(Command::AskRegistration { document: id }, Consequences::default()).await?;
+            return Err(Refusal::UnknownDocument.into());
+        };
         let asked = Registration {
             document: id,
             room: self.room.id(),
