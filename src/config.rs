@@ -27,17 +27,24 @@ use crate::sfu::SfuConfig;
 mod exports;
 mod messages;
 mod packages;
+mod papers;
 
 pub use self::exports::Exports;
 pub use self::packages::{Packages, Sealing};
+pub use self::papers::{Documents, Register};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 const ENV_PREFIX: &str = "SPORTELLO__";
 /// What `config show` and problems print in place of a password.
 const REDACTED: &str = "…";
 /// Keys whose values are secret, or may hold one.
-const SECRET_KEYS: [&str; 4] =
-    ["webhooks.secrets", "sms.gateway_body", "sms.gateway_authorization", "packages.secret_access_key"];
+const SECRET_KEYS: [&str; 5] = [
+    "webhooks.secrets",
+    "sms.gateway_body",
+    "sms.gateway_authorization",
+    "packages.secret_access_key",
+    "register.token",
+];
 
 /// The node's whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -56,6 +63,10 @@ pub struct Config {
     pub packages: Packages,
     /// How they are sealed.
     pub sealing: Sealing,
+    /// Who looks at documents.
+    pub documents: Documents,
+    /// Where documents are entered.
+    pub register: Register,
     /// What is made of them for browsers and for preservation.
     pub exports: Exports,
     /// Rules that all rooms share.
@@ -363,12 +374,16 @@ impl<'a> Reader<'a> {
         let recording = self.recording();
         let packages = self.packages();
         let sealing = self.sealing();
+        let documents = self.documents();
+        let register = self.register();
         let exports = self.exports();
         let rooms = self.rooms();
         let webhooks = self.webhooks();
         let sms = self.sms();
         let log = self.log();
-        match (http, media, storage, recording, packages, sealing, exports, rooms, webhooks, sms, log) {
+        match (
+            http, media, storage, recording, packages, sealing, documents, register, exports, rooms, webhooks, sms, log,
+        ) {
             (
                 Some(http),
                 Some(media),
@@ -376,6 +391,8 @@ impl<'a> Reader<'a> {
                 Some(recording),
                 Some(packages),
                 Some(sealing),
+                Some(documents),
+                Some(register),
                 Some(exports),
                 Some(rooms),
                 Some(webhooks),
@@ -389,6 +406,8 @@ impl<'a> Reader<'a> {
                 recording,
                 packages,
                 sealing,
+                documents,
+                register,
                 exports,
                 rooms,
                 webhooks,

@@ -77,6 +77,10 @@ id! {
     AccessId
 }
 id! {
+    /// One document that was handed in.
+    DocumentId
+}
+id! {
     /// One piece of long work: a verification, an export.
     JobId
 }

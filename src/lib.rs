@@ -26,6 +26,8 @@
 //! | [`room`] | the rules of a room, pure: (state, now, command) → (events, effects) | vocabulary |
 //! | [`calendar`] | opening hours, holidays, slots and what is free of them: pure | vocabulary |
 //! | [`vault`] | keys of sessions and encrypted files: pure, but for the key file | vocabulary |
+//! | [`documents`] | what may be handed in, and where it lies: checks by content, encrypted files, the virus scanner | `vault` |
+//! | [`register`] | the register of documents (protocollo): its contract over HTTP, receipts, the daily register | vocabulary |
 //! | [`rtp`] | packets and the tap; headers, SRTP, RTCP, repairs, reports, VP8: pure | vocabulary |
 //! | [`sfu`] | the media workers: sockets, sessions, forwarding | `rtp` |
 //! | [`recording`] | the recorder's threads, WebM, chains, recovery, the session copy, sealed packages; `verify` (whoever asks brings the check of the ledger's lines) | `audit`, `rtp`, `vault` |
@@ -33,8 +35,8 @@
 //! | [`store`] | the database: rooms, people, ledgers, sessions, keys, packages | types of `audit`, `room`, `recording`, `vault` |
 //! | [`notify`] | webhooks and text messages: the outbox's way out | `store` |
 //! | [`control`] | the rooms' actors | all above |
-//! | [`evidence`] | compliance: accesses and their audit, reading, holding, destroying, long work | `audit`, `objects`, `recording`, `room`, `store`, `vault` |
-//! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, `evidence`, types of `room` and `audit` |
+//! | [`evidence`] | compliance: accesses and their audit, reading, holding, destroying, long work | `audit`, `documents`, `objects`, `recording`, `register`, `room`, `store`, `vault` |
+//! | [`api`] | REST, WebSocket and OpenAPI by audience | `control`, `evidence`, `documents`, `register`, types of `room` and `audit` |
 //! | [`web`] | the embedded pages, and the demo's booking system | `api`'s problems |
 //! | [`config`] | `config/default.toml`, a file, the environment → each part's own settings | the parts' settings |
 //! | [`telemetry`] | log and metrics | `config` |
@@ -50,6 +52,7 @@ pub mod calendar;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod documents;
 pub mod evidence;
 pub mod id;
 pub mod keys;
@@ -58,6 +61,7 @@ pub mod node;
 pub mod notify;
 pub mod objects;
 pub mod recording;
+pub mod register;
 pub mod room;
 pub mod rtp;
 pub mod sfu;

@@ -1,4 +1,5 @@
-//! Words about media that every part of the house shares: what a participant sends, and how a recording breaks.
+//! Words about media that every part of the house shares: what a participant sends and hands in, and how a recording
+//! breaks.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +21,43 @@ impl Source {
     /// Whether this source carries audio.
     pub const fn is_audio(self) -> bool {
         matches!(self, Self::Microphone)
+    }
+}
+
+/// What a document is, by its content (DOMAIN.md, step 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "pdf")]
+pub enum DocumentKind {
+    /// Portable Document Format.
+    Pdf,
+    /// A signed file: CMS (RFC 5652) with what was signed in it.
+    P7m,
+    /// A JPEG picture.
+    Jpeg,
+    /// A PNG picture.
+    Png,
+}
+
+impl DocumentKind {
+    /// The media type that it is served with.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Pdf => "application/pdf",
+            Self::P7m => "application/pkcs7-mime",
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+        }
+    }
+
+    /// The usual ending of its files' names, without the dot.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Pdf => "pdf",
+            Self::P7m => "p7m",
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+        }
     }
 }
 

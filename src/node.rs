@@ -26,11 +26,12 @@ use crate::recording::Recorder;
 use crate::recording::recover::{self, RecoveredOriginal};
 use crate::recording::sign::{KeyFileError, SigningKey};
 use crate::recording::timestamp::TimestampError;
+use crate::register::RegisterClientError;
 use crate::sfu::{self, Sfu};
 use crate::store::{self, Purpose, SealError, Store};
 use crate::telemetry::{self, Metrics};
 use crate::vault::{KekFile, KekFileError, KeyEncryption};
-use crate::web::demo::{Demo, DemoMessage, NotBooked};
+use crate::web::demo::{Demo, DemoMessage, NotBooked, Wish};
 use crate::{api, web};
 
 /// How long the originals of live rooms may take to be finished when the node stops. Shorter risks a recording that
@@ -128,6 +129,9 @@ pub enum StartError {
     /// The rooms.
     #[error("{0}")]
     Control(#[from] control::StartError),
+    /// The register's client could not be made.
+    #[error(transparent)]
+    Register(#[from] RegisterClientError),
     /// The client of the OIDC issuer.
     #[error("{0}")]
     Oidc(#[from] NoClient),
@@ -208,6 +212,8 @@ impl Node {
             encrypt: config.recording.encrypt,
             publish_heads: config.recording.publish_heads,
             signing: Arc::clone(&signing),
+            documents: config.documents(),
+            register: config.register()?,
         };
         let control = Control::start(store.clone(), sfu, recorder, settings, clock).await?;
         control.take_recovered(recovered).await;
@@ -287,7 +293,7 @@ impl Node {
         let keys = self.demo_keys()?;
         let booking = keys.iter().find(|(scope, _)| scope == Scope::Booking.name()).map(|(_, key)| key.as_str());
         let demo = Demo::new(self.server(), booking.unwrap_or_default(), text_message, self.clock);
-        let messages = demo.book("delega").await?;
+        let messages = demo.book(Wish::of("delega")).await?;
         self.routes = std::mem::take(&mut self.routes).merge(demo.routes());
         Ok((keys, messages))
     }
@@ -332,6 +338,7 @@ impl Node {
             tokio::spawn(limits.upkeep()),
             tokio::spawn(hear_of_texts(control.clone(), text_outcomes)),
             tokio::spawn(tidy(control.clone(), store, clock)),
+            tokio::spawn(control.clone().register()),
             tokio::spawn(evidence.clone().upkeep()),
             tokio::spawn(evidence.work()),
         ];

@@ -82,10 +82,13 @@ impl Api {
         let now = Timestamp::now();
         let end = now + SignedDuration::from_mins(30);
         let person = |role: &str| json!({"role": role, "name": format!("{role} {number}")});
+        // A made-up one, so that a recording can be searched for by it.
+        let citizen =
+            json!({"role": "delegato", "name": format!("delegato {number}"), "fiscal_code": "RSSMRA80A41H501W"});
         let booking = json!({
             "profile": "delega", "office": "Prova di carico", "counter": format!("Sportello {number}"),
             "reason": "Prova di carico", "start": now.to_string(), "end": end.to_string(),
-            "participants": [person("operator"), person("delegato"), person("delegante")],
+            "participants": [person("operator"), citizen, person("delegante")],
         });
         self.book_this(key, &booking).await
     }

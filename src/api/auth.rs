@@ -42,6 +42,8 @@ scopes! {
     RoomReader: Booking, Operator;
     /// Who may read a ledger.
     LedgerReader: Booking, Operator, Compliance;
+    /// Who runs meetings, at whatever counter.
+    OperatorKey: Operator;
     /// Who may find and read recordings.
     Compliance: Compliance;
     /// Who scrapes metrics.

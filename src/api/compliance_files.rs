@@ -50,6 +50,22 @@ pub struct ReadParameters {
     access: Option<Secret>,
 }
 
+/// In which form an original is read.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct OriginalParameters {
+    /// Whether players can jump in it; `false`, if it is left out: it is as it was recorded. The same clusters then stand
+    /// behind a front that tells how long it is and where its keyframes are.
+    #[serde(default)]
+    #[param(example = true)]
+    seekable: bool,
+    /// The token of an opened access, for media elements of a page: they send no headers.
+    #[param(value_type = Option<String>, example = "Z1Q0rN0hV0w2mTq7m3m0b1mYQy1vXb3yq9cQ5m8hV2k")]
+    #[expect(dead_code, reason = "read where callers are recognised")]
+    access: Option<Secret>,
+}
+
 /// In which form the package is read.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -132,7 +148,7 @@ async fn read_package(
     security(("compliance key" = [])),
     params(("room" = RoomId, Path, description = "The room"),
         ("file" = String, Path, description = "The file's name", example = "delegato-1.webm"),
-        AccessHeader, RangeHeader, ReadParameters),
+        AccessHeader, RangeHeader, OriginalParameters),
     responses((status = 200, description = "The whole file", body = FileBytes, content_type = "video/webm"),
         (status = 206, description = "The range", body = FileBytes, content_type = "video/webm",
             headers(("Content-Range" = String, description = "Which bytes of how many")))))]
@@ -140,11 +156,12 @@ async fn read_original(
     reader: Reader,
     State(api): State<Api>,
     Path((room, file)): Path<(RoomId, String)>,
-    Query(_): Query<ReadParameters>,
+    Query(OriginalParameters { seekable, .. }): Query<OriginalParameters>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    read(&api, &reader, room, Part::Original(file), range(&headers), &method).await
+    let part = if seekable { Part::Seekable(file) } else { Part::Original(file) };
+    read(&api, &reader, room, part, range(&headers), &method).await
 }
 
 /// Read the session copy

@@ -23,6 +23,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body that may be left out.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let content_type = expect_content_type(request.headers(), "application/json");
+        let bytes = body(request, state).await?;
+        // Some clients name a type for a body that they do not send.
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        content_type?;
+        serde_json::from_slice(&bytes).map(|value| Self(Some(value))).map_err(|error| json_problem(&error))
+    }
+}
+
 /// Parameters of the path. One that cannot be parsed names nothing that exists: 404.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<T>(pub T);

@@ -15,6 +15,8 @@ use crate::clock::Clock;
 /// Longest time from a request's first line to its answer. Longer: slow clients hold more of them open. Shorter: an
 /// honest upload over a bad line breaks off.
 const LONGEST_REQUEST: Duration = Duration::from_secs(30);
+/// The same for a document: 3 MB over a line of 256 kbit/s take 100 seconds.
+const LONGEST_UPLOAD: Duration = Duration::from_mins(3);
 
 /// Completes a server's routes: everything else is a problem document, no request runs for ever, a panic in a handler
 /// is that request's 500 and nobody else's, and each answer carries the headers that make browsers careful.
@@ -32,7 +34,9 @@ pub fn finish(routes: Router, clock: Clock) -> Router {
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(LONGEST_REQUEST, next.run(request)).await {
+    let is_upload = request.method() == Method::POST && request.uri().path() == "/v1/session/documents";
+    let longest = if is_upload { LONGEST_UPLOAD } else { LONGEST_REQUEST };
+    match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(Kind::TIMEOUT).into_response(),
     }

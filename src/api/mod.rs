@@ -9,6 +9,7 @@ pub mod booking;
 pub mod compliance;
 pub mod compliance_files;
 pub mod conditional;
+pub mod documents;
 pub mod events;
 pub mod extract;
 mod layers;
@@ -134,6 +135,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(booking::routes())
         .merge(operator::routes())
         .merge(participant::routes())
+        .merge(documents::routes())
         .merge(webhooks::routes())
         .merge(compliance::routes())
         .merge(compliance_files::routes())
@@ -141,7 +143,7 @@ fn described_routes() -> (Router<Api>, OpenApi) {
         .merge(system::routes())
         .layer(DefaultBodyLimit::max(JSON_LIMIT));
     let media = media::routes().layer(DefaultBodyLimit::max(SDP_LIMIT));
-    let (router, mut document) = json.merge(media).split_for_parts();
+    let (router, mut document) = json.merge(media).merge(documents::upload_routes()).split_for_parts();
     describe_security(&mut document);
     describe_problems(&mut document);
     give_headers_examples(&mut document);

@@ -10,11 +10,11 @@ use utoipa_axum::routes;
 
 use super::Api;
 use super::auth::Participant;
-use super::extract::{Json, Path};
+use super::extract::{Json, OptionalJson, Path};
 use super::limits::MayJoin;
 use super::problem::{Kind, Problem};
-use crate::control::{Secret, Session, SessionView, Welcome};
-use crate::room::Command;
+use crate::control::{DevicesView, Secret, Session, SessionView, Welcome};
+use crate::room::{Command, Devices};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -110,8 +110,18 @@ async fn consent(
 ///
 /// «Entra nella stanza»: the devices are checked, the operator may let the person in.
 #[utoipa::path(post, path = "/v1/session/enter", tag = "participant", security(("session" = [])),
+    request_body(content = Option<DevicesView>, description = "What the device check found, if it is to be told"),
     responses((status = 204, description = "Waiting, or inside if let in before")))]
-async fn enter(Participant(caller): Participant, State(api): State<Api>) -> Result<StatusCode, Problem> {
+async fn enter(
+    Participant(caller): Participant,
+    State(api): State<Api>,
+    OptionalJson(devices): OptionalJson<DevicesView>,
+) -> Result<StatusCode, Problem> {
+    if let Some(DevicesView { camera, microphone }) = devices {
+        let devices = Devices { camera, microphone };
+        let told = Command::DevicesChecked { participant: caller.participant, devices };
+        api.control.command_of(Some(caller), caller.room, told, None).await?;
+    }
     api.control
         .command_of(Some(caller), caller.room, Command::EnterWaiting { participant: caller.participant }, None)
         .await?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::control::{Error, SlotOffer};
+use crate::control::{DocumentError, Error, SlotOffer};
 use crate::room::{Phase, Refusal, Role};
 
 /// A problem document (RFC 9457), media type `application/problem+json`. Only `type`, `title` and `status` are
@@ -60,6 +60,10 @@ pub struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 72)]
     pub longest_hours: Option<u16>,
+    /// `document-unfit` and `document-type`: what is wrong with it, a stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "active-content")]
+    pub reason: Option<String>,
     /// `slot-not-available`: the next free slots at the same counter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_slots: Option<Vec<SlotOffer>>,
@@ -114,6 +118,39 @@ impl Kind {
     pub const ALREADY_BOOKED: Self =
         Self("already-booked", StatusCode::CONFLICT, "The new participant is already booked");
     pub const CANNOT_ATTEST: Self = Self("cannot-attest", StatusCode::CONFLICT, "This cannot be attested");
+    pub const DOCUMENTS_OFF: Self =
+        Self("documents-off", StatusCode::CONFLICT, "The operator has not switched documents on");
+    pub const CHAT_OFF: Self = Self("chat-off", StatusCode::CONFLICT, "The operator has not switched the chat on");
+    pub const TOO_MANY_DOCUMENTS: Self =
+        Self("too-many-documents", StatusCode::CONFLICT, "The room has too many documents");
+    pub const TOO_MANY_MESSAGES: Self =
+        Self("too-many-messages", StatusCode::CONFLICT, "The room has too many messages");
+    pub const UNKNOWN_DOCUMENT: Self = Self("unknown-document", StatusCode::NOT_FOUND, "There is no such document");
+    pub const DOCUMENT_REGISTERED: Self =
+        Self("document-registered", StatusCode::CONFLICT, "The document was sent to the register and stays");
+    pub const DOCUMENT_DELETED: Self = Self("document-deleted", StatusCode::GONE, "The document was deleted");
+    pub const DOCUMENT_TOO_LARGE: Self =
+        Self("document-too-large", StatusCode::PAYLOAD_TOO_LARGE, "A document has at most 3 MB");
+    pub const DOCUMENT_TYPE: Self = Self(
+        "document-type",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "Documents are PDF, P7M, JPEG or PNG, by their content",
+    );
+    pub const DOCUMENT_UNFIT: Self =
+        Self("document-unfit", StatusCode::UNPROCESSABLE_ENTITY, "The document cannot be taken as it is");
+    pub const DOCUMENT_INFECTED: Self =
+        Self("document-infected", StatusCode::UNPROCESSABLE_ENTITY, "A virus was found in the document");
+    pub const ANTIVIRUS_UNAVAILABLE: Self = Self(
+        "antivirus-unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Documents cannot be checked for viruses at the moment",
+    );
+    pub const CONFORMITY_MISSING: Self = Self(
+        "conformity-missing",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The declaration that the document conforms to its original comes first",
+    );
+    pub const UNKNOWN_STEP: Self = Self("unknown-step", StatusCode::NOT_FOUND, "The profile has no such step");
     pub const OTHER_DEVICE: Self = Self(
         "other-device",
         StatusCode::CONFLICT,
@@ -233,6 +270,14 @@ impl From<Error> for Problem {
             }
             Error::NoSpace => Self::new(Kind::NO_RECORDING_SPACE).detail(error.to_string()),
             Error::UnknownWebhook => Kind::UNKNOWN_WEBHOOK.into(),
+            Error::Document(DocumentError::Unfit(unfit)) => {
+                let kind = if unfit.is_other_type() { Kind::DOCUMENT_TYPE } else { Kind::DOCUMENT_UNFIT };
+                Self::new(kind)
+                    .detail(unfit.to_string())
+                    .with(|document| document.reason = Some(unfit.slug().to_owned()))
+            }
+            Error::Document(DocumentError::Infected) => Kind::DOCUMENT_INFECTED.into(),
+            Error::Document(DocumentError::NotScanned) => Kind::ANTIVIRUS_UNAVAILABLE.into(),
             Error::BadOffer(cause) => Self::new(Kind::BAD_OFFER).detail(cause.to_string()),
             Error::Unavailable(fault) => {
                 tracing::error!(%fault, "a request could not be served");
@@ -267,6 +312,14 @@ impl From<Refusal> for Problem {
             Refusal::AlreadyBooked => Kind::ALREADY_BOOKED,
             Refusal::CannotAttest(_) => Kind::CANNOT_ATTEST,
             Refusal::BadTimes => Kind::BAD_TIMES,
+            Refusal::DocumentsOff => Kind::DOCUMENTS_OFF,
+            Refusal::ChatOff => Kind::CHAT_OFF,
+            Refusal::TooManyDocuments(_) => Kind::TOO_MANY_DOCUMENTS,
+            Refusal::TooManyMessages(_) => Kind::TOO_MANY_MESSAGES,
+            Refusal::UnknownDocument => Kind::UNKNOWN_DOCUMENT,
+            Refusal::DocumentRegistered => Kind::DOCUMENT_REGISTERED,
+            Refusal::DocumentDeleted => Kind::DOCUMENT_DELETED,
+            Refusal::UnknownStep => Kind::UNKNOWN_STEP,
         };
         Self::new(kind).detail(refusal.to_string()).with(|document| match refusal {
             Refusal::WrongPhase(phase) => document.phase = Some(phase),

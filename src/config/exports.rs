@@ -21,6 +21,7 @@ impl Config {
     pub fn evidence(&self) -> evidence::Settings {
         evidence::Settings {
             recordings: self.recordings(),
+            documents: self.documents_folder(),
             exports: self.storage.data_dir.join("exports"),
             exports_kept: self.exports.kept,
             ffmpeg: self.exports.ffmpeg.clone(),

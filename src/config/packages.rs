@@ -46,6 +46,7 @@ impl Config {
         let authority = timestamp_ca.as_deref().map(Authority::read).transpose()?;
         Ok(SealerSettings {
             recordings: self.recordings(),
+            documents: self.documents_folder(),
             work: self.storage.data_dir.join("sealing"),
             node: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             timestamp: timestamp_url.clone().map(|url| TimestampSettings { url, authority }),

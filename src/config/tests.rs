@@ -35,7 +35,7 @@ fn every_wrong_value_is_named_with_key_value_and_what_is_allowed() {
         "recording.thread (",
         "no such key; there are encrypt, folder, longest_silence_ms, publish_heads_seconds, reserve_bytes_per_second, reserve_floor_mb, threads",
         "recorder (",
-        "no such section; there are exports, http, log, media, oidc, packages, recording, rooms, sealing, sms, storage, webhooks",
+        "no such section; there are documents, exports, http, log, media, oidc, packages, recording, register, rooms, sealing, sms, storage, webhooks",
         "\"text\" or \"json\"",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");

@@ -4,6 +4,7 @@
 //! and the report waits until it can be written.
 
 mod admission;
+mod papers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,24 +12,26 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use self::papers::CheckedDocument;
 use super::heads::{self, Heads};
+use super::paper_views::{ChatMessageView, DayAppointment, DocumentView};
 use super::seam::{Media, Recording};
 use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
-use super::view::View;
+use super::view::{DocumentFile, View};
 use super::views::{
     BookingParticipant, Caller, Connection, Invitation, ReissuedCode, RoomView, Session, SessionEvent, SessionView,
     Welcome,
 };
 use super::{Error, Expected, Fault, Shared, webhooks};
 use crate::clock::Now;
-use crate::id::{ConnectionId, MessageId, ParticipantId};
+use crate::id::{ConnectionId, DocumentId, MessageId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording::{self, Need, NoSpace};
 use crate::room::ledger::{self, Head, Line};
 use crate::room::{Command, Decision, Effect, Entry, Event, Recording as RecordingState, Refusal, Room};
 use crate::sfu;
-use crate::store::{self, Appointment, Change, NewMessage, Person, Record, Secret};
+use crate::store::{self, Appointment, Change, ChatMessage, NamedDocument, NewMessage, Person, Record, Secret};
 
 /// How often an open room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
 /// every open room, longer lets media flow longer after the last acknowledgement.
@@ -68,19 +71,121 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What an actor can be asked.
 pub(super) enum Ask {
-    Command { caller: Option<Caller>, command: Command, expected: Expected, reply: Reply<RoomView> },
-    TryCode { participant: ParticipantId, code: Secret, take_over: bool, reply: Reply<Session> },
-    ReissueCode { participant: ParticipantId, expected: Expected, reply: Reply<(ReissuedCode, u64)> },
-    Replace { participant: ParticipantId, by: BookingParticipant, expected: Expected, reply: Reply<(Invitation, u64)> },
-    MessageSettled { id: MessageId, reply: Reply<()> },
-    Room { reply: Reply<RoomView> },
-    Welcome { participant: ParticipantId, reply: Reply<Welcome> },
-    Session { caller: Caller, reply: Reply<SessionView> },
-    Connect { caller: Caller, offer: String, reply: Reply<Connection> },
-    RestartIce { caller: Caller, connection: ConnectionId, fragment: String, reply: Reply<Option<String>> },
-    Disconnect { caller: Caller, connection: ConnectionId, reply: Reply<()> },
-    Subscribe { caller: Caller, reply: Reply<Subscription> },
-    Shutdown { reply: Reply<()> },
+    Command {
+        caller: Option<Caller>,
+        command: Command,
+        expected: Expected,
+        reply: Reply<RoomView>,
+    },
+    TryCode {
+        participant: ParticipantId,
+        code: Secret,
+        take_over: bool,
+        reply: Reply<Session>,
+    },
+    ReissueCode {
+        participant: ParticipantId,
+        expected: Expected,
+        reply: Reply<(ReissuedCode, u64)>,
+    },
+    Replace {
+        participant: ParticipantId,
+        by: BookingParticipant,
+        expected: Expected,
+        reply: Reply<(Invitation, u64)>,
+    },
+    MessageSettled {
+        id: MessageId,
+        reply: Reply<()>,
+    },
+    Room {
+        reply: Reply<RoomView>,
+    },
+    Welcome {
+        participant: ParticipantId,
+        reply: Reply<Welcome>,
+    },
+    Session {
+        caller: Caller,
+        reply: Reply<SessionView>,
+    },
+    Connect {
+        caller: Caller,
+        offer: String,
+        reply: Reply<Connection>,
+    },
+    RestartIce {
+        caller: Caller,
+        connection: ConnectionId,
+        fragment: String,
+        reply: Reply<Option<String>>,
+    },
+    Disconnect {
+        caller: Caller,
+        connection: ConnectionId,
+        reply: Reply<()>,
+    },
+    Subscribe {
+        caller: Caller,
+        reply: Reply<Subscription>,
+    },
+    MayHandIn {
+        caller: Caller,
+        reply: Reply<()>,
+    },
+    HandIn {
+        caller: Caller,
+        document: CheckedDocument,
+        reply: Reply<(DocumentView, bool)>,
+    },
+    DeleteDocument {
+        caller: Caller,
+        document: DocumentId,
+        reply: Reply<Option<String>>,
+    },
+    Keeps {
+        sha256: String,
+        reply: Reply<bool>,
+    },
+    Document {
+        caller: Option<Caller>,
+        document: DocumentId,
+        reply: Reply<DocumentFile>,
+    },
+    Documents {
+        reply: Reply<Vec<DocumentView>>,
+    },
+    Register {
+        caller: Option<Caller>,
+        document: DocumentId,
+        subject: Option<String>,
+        expected: Expected,
+        reply: Reply<(DocumentView, u64)>,
+    },
+    Registered {
+        document: DocumentId,
+        entry: Option<(i16, u64)>,
+        reply: Reply<()>,
+    },
+    ReadChat {
+        caller: Caller,
+        messages: Vec<ChatMessage>,
+        reply: Reply<Vec<ChatMessageView>>,
+    },
+    Write {
+        caller: Caller,
+        text: String,
+        reply: Reply<ChatMessageView>,
+    },
+    TakeSeat {
+        reply: Reply<Session>,
+    },
+    Day {
+        reply: Reply<DayAppointment>,
+    },
+    Shutdown {
+        reply: Reply<()>,
+    },
 }
 
 /// What is stored with a command's events, if the rules accept it.
@@ -217,6 +322,42 @@ impl<M: Media, R: Recording> Actor<M, R> {
             }
             Ask::Subscribe { caller, reply } => {
                 let _ = reply.send(self.subscribe(&caller));
+            }
+            Ask::MayHandIn { caller, reply } => {
+                let _ = reply.send(self.may_hand_in(&caller));
+            }
+            Ask::HandIn { caller, document, reply } => {
+                let _ = reply.send(self.hand_in(&caller, document).await);
+            }
+            Ask::DeleteDocument { caller, document, reply } => {
+                let _ = reply.send(self.delete_document(&caller, document).await);
+            }
+            Ask::Keeps { sha256, reply } => {
+                let _ = reply.send(Ok(self.keeps(&sha256)));
+            }
+            Ask::Document { caller, document, reply } => {
+                let _ = reply.send(self.document(caller.as_ref(), document));
+            }
+            Ask::Documents { reply } => {
+                let _ = reply.send(Ok(self.view().documents()));
+            }
+            Ask::Register { caller, document, subject, expected, reply } => {
+                let _ = reply.send(self.ask_registration(caller.as_ref(), document, subject, expected).await);
+            }
+            Ask::Registered { document, entry, reply } => {
+                let _ = reply.send(self.registered(document, entry).await);
+            }
+            Ask::ReadChat { caller, messages, reply } => {
+                let _ = reply.send(self.read_chat(&caller, messages));
+            }
+            Ask::Write { caller, text, reply } => {
+                let _ = reply.send(self.write(&caller, text).await);
+            }
+            Ask::TakeSeat { reply } => {
+                let _ = reply.send(self.take_seat().await);
+            }
+            Ask::Day { reply } => {
+                let _ = reply.send(Ok(self.view().day()));
             }
             Ask::Shutdown { reply } => {
                 let _ = reply.send(Ok(()));
@@ -411,6 +552,10 @@ impl<M: Media, R: Recording> Actor<M, R> {
                 Change::SessionEnded { participant } => {
                     self.change_person(*participant, |person| person.session = None);
                 }
+                Change::DocumentNamed { document, name } => {
+                    self.appointment.documents.push(NamedDocument { id: *document, name: name.clone() });
+                }
+                Change::Written(_) | Change::RegistrationAsked(_) => {}
                 Change::Replaced { participant, by } => {
                     self.change_person(*participant, |person| *person = Person::clone(by));
                 }
@@ -751,7 +896,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             // Not what the rules want but what is so: nothing flows while a report waits for the database.
             held_back: self.held_back,
             durable_until,
-            now: now.wall,
+            now,
         }
     }
 

@@ -106,8 +106,18 @@ impl<M: Media, R: Recording> Control<M, R> {
         let asked = room::Appointment { room: id, start, end, participants: roles };
         let event = Room::book(now, profile, asked).map_err(|error| booking::refused(&error))?;
         let entry = Entry::at(now, event);
-        let appointment =
-            Appointment { id, profile: profile.clone(), office, counter, reason, reference, start, end, people };
+        let appointment = Appointment {
+            id,
+            profile: profile.clone(),
+            office,
+            counter,
+            reason,
+            reference,
+            start,
+            end,
+            people,
+            documents: Vec::new(),
+        };
         let room = Room::replay(&Arc::new(profile.clone()), [&entry]).map_err(|_| corrupt("booking"))?;
         let lines = [ledger::chain(&Head::empty(), &entry)];
         let [line] = &lines;
@@ -128,7 +138,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             consent_text_version: &settings.consent_text_version,
             held_back: false,
             durable_until: None,
-            now: now.wall,
+            now,
         };
         let booked = Booked { room: view.room(), participants: invitations };
         let answer = repeatable.map(|repeatable| shared.keep(repeatable, fingerprint, &booked)).transpose()?;

@@ -91,6 +91,17 @@ pub(super) fn line(field: &str, text: &str, longest: usize) -> Result<String, Er
 
 /// Sixteen letters and digits (a person's), or eleven digits (the provisional one). The check letter is not verified:
 /// codes changed for namesakes (omocodia) and foreign registers' are the booking system's to judge.
+/// A text of several lines, trimmed.
+pub(super) fn paragraph(field: &str, text: &str, longest: usize) -> Result<String, Error> {
+    let text = text.trim();
+    let plain = text.chars().all(|c| c == '\n' || !c.is_control());
+    if plain && (1..=longest).contains(&text.chars().count()) {
+        Ok(text.to_owned())
+    } else {
+        Err(invalid(field, format!("1 to {longest} characters, without control characters but line breaks")))
+    }
+}
+
 fn fiscal_code(field: &str, code: &Personal) -> Result<Personal, Error> {
     let code = code.expose().trim().to_ascii_uppercase();
     let usual = code.len() == 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());

@@ -8,8 +8,11 @@ mod book;
 mod booking;
 mod heads;
 mod invite;
+mod paper_views;
+mod papers;
 mod recording_key;
 mod recovered;
+mod registrar;
 mod schemas;
 mod seam;
 mod secrets;
@@ -29,9 +32,10 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use self::actor::{Actor, Ask, Reply};
+use self::papers::Uploads;
 use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::id::{ConnectionId, KeyId, MessageId, RoomId};
@@ -48,6 +52,12 @@ use crate::vault::{KeyEncryption, KeyError};
 pub use book::{Repeatable, SlotSearch};
 pub use heads::{HeadsData, HeadsWebhook, OriginalHead, RecordedHeads};
 pub use invite::TextMessages;
+pub use paper_views::{
+    ChatMessageView, ChatPage, DayAppointment, DayParticipant, DayView, DevicesView, DocumentList, DocumentProgress,
+    DocumentView, GrantView, StepView, Texts,
+};
+pub use papers::{DocumentContent, DocumentError, Documents, Upload};
+pub use registrar::Register;
 pub use seam::{Media, Recording};
 pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
@@ -93,6 +103,10 @@ pub struct Settings {
     pub publish_heads: Option<Duration>,
     /// Signs what is published.
     pub signing: Arc<SigningKey>,
+    /// Where documents go.
+    pub documents: Documents,
+    /// Which register they are entered in.
+    pub register: Register,
 }
 
 /// Questions that wait for one room. An operator and nine participants ask a few a second; when more wait, the
@@ -123,6 +137,9 @@ struct Shared<M, R> {
     /// Held while an actor is made for a stored room, and while one ends: a room never has two.
     loading: Mutex<()>,
     closing: AtomicBool,
+    uploads: Uploads,
+    /// Woken when the register is asked for something.
+    registering: Notify,
 }
 
 /// Why control did not start.
@@ -183,6 +200,9 @@ pub enum Error {
     /// No such webhook. The caller's fault.
     #[error("there is no such webhook")]
     UnknownWebhook,
+    /// A document was not taken.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The SDP offer could not be answered. The caller's fault.
     #[error("{0}")]
     BadOffer(ConnectError),
@@ -215,6 +235,15 @@ pub enum Fault {
     /// The key of the room's recording was destroyed: nothing more can be recorded in it.
     #[error("the recording's key was destroyed")]
     RecordingKeyDestroyed,
+    /// Too many documents are being uploaded.
+    #[error("too many documents are being uploaded")]
+    TooManyUploads,
+    /// A document's file could not be kept or read.
+    #[error("a document's file could not be kept or read")]
+    Documents,
+    /// A receipt could not be made.
+    #[error("a receipt could not be made")]
+    Receipt,
     /// The room's actor is gone.
     #[error("the room does not answer")]
     RoomGone,
@@ -236,7 +265,9 @@ impl<M: Media, R: Recording> Control<M, R> {
     ) -> Result<Self, StartError> {
         let rooms = DashMap::new();
         let (loading, closing) = (Mutex::new(()), AtomicBool::new(false));
-        let shared = Arc::new(Shared { store, media, recorder, settings, clock, rooms, loading, closing });
+        let (uploads, registering) = (Uploads::default(), Notify::new());
+        let shared =
+            Arc::new(Shared { store, media, recorder, settings, clock, rooms, loading, closing, uploads, registering });
         let control = Self { shared };
         let since = control.shared.clock.now().wall.saturating_sub(UNHEARD).unwrap_or(Timestamp::MIN);
         control.catch_up(since).await?;
@@ -306,10 +337,18 @@ impl<M: Media, R: Recording> Control<M, R> {
             | Command::SetFeature { .. }
             | Command::Conclude { .. }
             | Command::Extend { .. }
+            | Command::DevicesChecked { .. }
+            | Command::TickStep { .. }
             | Command::Cancel => {}
             Command::TryCode { .. }
             | Command::ReissueCode { .. }
             | Command::Replace { .. }
+            | Command::TakeSeat { .. }
+            | Command::HandIn { .. }
+            | Command::DeleteDocument { .. }
+            | Command::AskRegistration { .. }
+            | Command::Registered { .. }
+            | Command::Write { .. }
             | Command::MessageSent { .. }
             | Command::MessageFailed { .. }
             | Command::Connected { .. }

@@ -3,13 +3,20 @@
 use jiff::Timestamp;
 
 use super::Error;
+use super::paper_views::{
+    ChatMessageView, DayAppointment, DayParticipant, DevicesView, DocumentProgress, DocumentView, GrantView, StepView,
+    Texts,
+};
 use super::views::{
     Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, SessionRoom,
     SessionView, Welcome,
 };
-use crate::id::ParticipantId;
-use crate::room::{self, Place, Recording, Refusal, Role, Room};
-use crate::store::{Appointment, Person};
+use crate::clock::Now;
+use crate::id::{DocumentId, ParticipantId};
+use crate::media::DocumentKind;
+use crate::register::protocol;
+use crate::room::{self, DocumentState, Outcome, Place, Recording, Refusal, Role, Room};
+use crate::store::{Appointment, ChatMessage, Person, Personal};
 
 /// A room at one moment.
 pub(super) struct View<'a> {
@@ -23,7 +30,18 @@ pub(super) struct View<'a> {
     pub(super) held_back: bool,
     /// Up to when everything is on disk.
     pub(super) durable_until: Option<Timestamp>,
-    pub(super) now: Timestamp,
+    pub(super) now: Now,
+}
+
+/// A document, for whoever reads its bytes or its receipt.
+#[derive(Debug)]
+pub(in crate::control) struct DocumentFile {
+    pub(super) name: Personal,
+    pub(super) sha256: String,
+    pub(super) kind: DocumentKind,
+    pub(super) deleted: bool,
+    pub(super) office: String,
+    pub(super) counter: String,
 }
 
 impl View<'_> {
@@ -109,7 +127,7 @@ impl View<'_> {
             opened: room.is_open(),
             live_since: room.live_since(),
             first_live: room.first_live(),
-            now: self.now,
+            now: self.now.wall,
             participants: self
                 .people()
                 .map(|(other, state)| ParticipantView {
@@ -123,6 +141,7 @@ impl View<'_> {
                     not_recorded: if runs || other.id == participant { state.missing_pictures() } else { Vec::new() },
                     waiting_since: state.waiting_since(),
                     attested_beside: state.attested_beside(),
+                    devices: state.devices().filter(|_| runs).map(DevicesView::from),
                 })
                 .collect(),
             missing: room.missing(),
@@ -133,8 +152,141 @@ impl View<'_> {
             outcome: room.outcome(),
             outcomes: if runs { room.profile().outcomes.clone() } else { Vec::new() },
             extension_until: room.extension_until(),
+            documents: self.documents_of(participant),
+            chat_messages: room.messages(),
+            steps: if runs { self.steps() } else { Vec::new() },
+            grant: if runs { self.grant() } else { None },
             ice_servers: Vec::new(),
         })
+    }
+
+    /// What a participant sees of the documents.
+    fn documents_of(&self, participant: ParticipantId) -> Vec<DocumentView> {
+        let seen = self.room.documents().iter().filter(|document| self.room.may_see(participant, document));
+        seen.map(|document| self.describe(document)).collect()
+    }
+
+    /// All documents.
+    pub(super) fn documents(&self) -> Vec<DocumentView> {
+        self.room.documents().iter().map(|document| self.describe(document)).collect()
+    }
+
+    /// One document.
+    pub(super) fn document(&self, id: DocumentId) -> Result<DocumentView, Error> {
+        Ok(self.describe(self.room.document(id).ok_or(Refusal::UnknownDocument)?))
+    }
+
+    /// What is needed to read one.
+    pub(super) fn document_file(&self, id: DocumentId) -> Result<DocumentFile, Error> {
+        let document = self.room.document(id).ok_or(Refusal::UnknownDocument)?;
+        Ok(DocumentFile {
+            name: self.document_name(id),
+            sha256: document.sha256.clone(),
+            kind: document.kind,
+            deleted: document.state == DocumentState::Deleted,
+            office: self.appointment.office.clone(),
+            counter: self.appointment.counter.clone(),
+        })
+    }
+
+    fn document_name(&self, id: DocumentId) -> Personal {
+        let named = self.appointment.documents.iter().find(|named| named.id == id);
+        named.map_or_else(|| Personal::new(String::new()), |named| named.name.clone())
+    }
+
+    fn describe(&self, document: &room::Document) -> DocumentView {
+        let (state, protocol, registered_at) = match document.state {
+            DocumentState::Received => (DocumentProgress::Received, None, None),
+            DocumentState::Registering => (DocumentProgress::Registering, None, None),
+            DocumentState::Refused => (DocumentProgress::Refused, None, None),
+            DocumentState::Deleted => (DocumentProgress::Deleted, None, None),
+            DocumentState::Registered { year, number, at } => {
+                (DocumentProgress::Registered, Some(protocol(year, number)), Some(at))
+            }
+        };
+        DocumentView {
+            id: document.id,
+            by: document.by,
+            // Whoever was replaced is not among the people any more.
+            by_role: self.room.person(document.by).map_or(Role::Guest, room::Person::role),
+            name: self.document_name(document.id),
+            kind: document.kind,
+            bytes: document.bytes,
+            sha256: document.sha256.clone(),
+            handed_in: document.handed_in,
+            state,
+            protocol,
+            registered_at,
+        }
+    }
+
+    /// A written message, with who wrote it.
+    pub(super) fn message_of(&self, message: ChatMessage) -> ChatMessageView {
+        let writer = self.appointment.people.iter().find(|person| person.id == message.participant);
+        ChatMessageView {
+            number: message.number,
+            participant: message.participant,
+            name: writer.map_or_else(|| Personal::new(String::new()), |person| person.name.clone()),
+            role: writer.map(|person| person.role),
+            at: message.written,
+            text: message.text,
+        }
+    }
+
+    fn steps(&self) -> Vec<StepView> {
+        let steps = self.room.profile().steps.iter();
+        let step = |step: &room::Step| StepView {
+            id: step.id.clone(),
+            label: Texts { it: step.it.clone(), en: step.en.clone(), de: step.de.clone() },
+            done_at: self.room.step_done(&step.id),
+        };
+        steps.map(step).collect()
+    }
+
+    /// Whether `granted` would be accepted; `None`: the profile has no such outcome, or the meeting is not on.
+    fn grant(&self) -> Option<GrantView> {
+        let knows = self.room.profile().outcomes.contains(&Outcome::Granted);
+        if !self.room.is_open() || !knows {
+            return None;
+        }
+        Some(match self.room.can_grant(self.now) {
+            Ok(()) => GrantView::Possible,
+            Err(Refusal::PresenceMissing(missing)) => GrantView::Presence { missing },
+            Err(Refusal::RecordingIncomplete) => GrantView::Recording,
+            Err(Refusal::PresenceTooShort(seconds)) => {
+                let left = jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+                GrantView::NotYet { at: self.now.wall.saturating_add(left).unwrap_or(Timestamp::MAX) }
+            }
+            Err(_) => GrantView::NotLive,
+        })
+    }
+
+    /// For an operator's day.
+    pub(super) fn day(&self) -> DayAppointment {
+        let (room, appointment) = (self.room, self.appointment);
+        DayAppointment {
+            room: room.id(),
+            profile: room.profile().name.clone(),
+            office: appointment.office.clone(),
+            counter: appointment.counter.clone(),
+            reason: appointment.reason.clone(),
+            start: room.start(),
+            end: room.end(),
+            phase: room.phase(),
+            outcome: room.outcome(),
+            participants: self
+                .people()
+                .map(|(person, state)| DayParticipant {
+                    id: person.id,
+                    role: person.role,
+                    name: person.name.clone(),
+                    place: state.place(),
+                    waiting_since: state.waiting_since(),
+                    connected: state.is_connected(),
+                    devices: state.devices().map(DevicesView::from),
+                })
+                .collect(),
+        }
     }
 
     fn message(&self, person: &Person, state: &room::Person) -> Option<Delivery> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::paper_views::{DevicesView, DocumentView, GrantView, StepView};
 use super::schemas;
 use crate::id::{ConnectionId, MessageId, ParticipantId, RoomId};
 use crate::media::{RecordingFault, Source};
@@ -519,6 +520,15 @@ pub struct SessionView {
     /// Until when documents may still be handed in, RFC 3339; `null` without an extension.
     #[schema(example = "2026-01-16T09:30:00Z")]
     pub extension_until: Option<Timestamp>,
+    /// The documents that the person may see: their own and the operator's; the operator sees all.
+    pub documents: Vec<DocumentView>,
+    /// Number of the newest written message: `GET /v1/session/chat?after=` reads them.
+    #[schema(example = 3)]
+    pub chat_messages: u64,
+    /// What the operator goes through; empty for the others.
+    pub steps: Vec<StepView>,
+    /// Whether `granted` would be accepted; `null` for all but the operator of a room that is open and knows it.
+    pub grant: Option<GrantView>,
     /// STUN and TURN servers to use; empty: none are needed.
     pub ice_servers: Vec<IceServer>,
 }
@@ -604,6 +614,8 @@ pub struct ParticipantView {
     pub waiting_since: Option<Timestamp>,
     /// On whose device they were attested; `null` unless they were.
     pub attested_beside: Option<ParticipantId>,
+    /// What their device check found, if it told. Told to the operator.
+    pub devices: Option<DevicesView>,
 }
 
 /// A STUN or TURN server, as `RTCPeerConnection` takes it.

@@ -144,6 +144,8 @@ impl Evidence {
         self.forget_exports_of(package.room).await?;
         let folders: Vec<_> =
             self.0.settings.recordings.iter().map(|folder| folder.join(package.room.to_string())).collect();
+        let documents = self.0.settings.documents.join(package.room.to_string());
+        let folders: Vec<_> = folders.into_iter().chain([documents]).collect();
         blocking(move || folders.iter().try_for_each(|folder| delete_folder(folder)))
             .await?
             .map_err(super::files::unreadable)

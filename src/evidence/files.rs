@@ -1,10 +1,12 @@
 //! The files of a recording as plain bytes: found in the package or in the recordings folder, decrypted on the way, read
 //! in a thread that may wait, and handed on piece by piece.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use crate::audit::Action;
 use crate::id::RoomId;
 use crate::objects::ObjectReader;
 use crate::recording::ChainEntry;
+use crate::recording::seekable::{Front, front};
 use crate::store::{Grant, PackageState, RecordingKey};
 use crate::vault::{EncryptedReader, SessionKey, WrappedKey};
 
@@ -44,6 +47,8 @@ pub enum Part {
     Session,
     /// A file of `originals/`.
     Original(String),
+    /// An original's WebM, with a front by which players jump.
+    Seekable(String),
 }
 
 /// A single range of bytes, as a request names it (RFC 9110, section 14.1.2).
@@ -135,7 +140,23 @@ pub(super) enum Plain {
         position: u64,
         length: u64,
     },
+    /// With another front.
+    View {
+        front: Arc<Front>,
+        position: u64,
+        original: Box<Plain>,
+    },
 }
+
+/// The fronts of views that were made last: a player asks for a film in many parts, and a front costs a whole reading.
+#[derive(Debug, Default)]
+pub(super) struct Fronts(Mutex<VecDeque<(FrontKey, Arc<Front>)>>);
+
+/// An original, as long as it is by now.
+type FrontKey = (RoomId, String, u64);
+
+/// Fronts that are remembered, each of some kilobytes. Fewer: with many players at once they are made again and again.
+const FRONTS: usize = 64;
 
 impl Evidence {
     /// The names of a recording's original files, and of those beside them.
@@ -174,17 +195,25 @@ impl Evidence {
             Part::Original(file) if is_original(file) => {
                 (Action::OriginalRead, format!("originals/{file}"), media_type(file))
             }
-            Part::Original(_) => return Err(Error::UnknownFile),
+            Part::Seekable(file) if is_original(file) && is_film(file) => {
+                (Action::OriginalRead, format!("originals/{file}"), media_type(file))
+            }
+            Part::Original(_) | Part::Seekable(_) => return Err(Error::UnknownFile),
         };
         let place = self.place(grant.room).await?;
-        if matches!(place, Place::Folder(_)) && !matches!(part, Part::Original(_)) {
+        if matches!(place, Place::Folder(_)) && !matches!(part, Part::Original(_) | Part::Seekable(_)) {
             return Err(Error::NotSealed);
         }
         let key = self.session_key(grant.room).await?;
         let permit = self.reader()?;
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         let (evidence, runtime, at) = (self.clone(), Handle::current(), path.clone());
-        let mut plain = blocking(move || evidence.open_plain(&place, &at, key.as_ref(), &runtime)).await??;
+        let view = matches!(part, Part::Seekable(_)).then_some(grant.room);
+        let opened = blocking(move || {
+            let plain = evidence.open_plain(&place, &at, key.as_ref(), &runtime)?;
+            if let Some(room) = view { evidence.seekable(plain, (room, at)) } else { Ok(plain) }
+        });
+        let mut plain = opened.await??;
         let length = plain.length();
         let range = match range {
             Some(range) => Some(range.within(length).ok_or(Error::NoSuchPart(length))?),
@@ -229,14 +258,33 @@ impl Evidence {
             RecordingKey::Wrapped(text) => text,
         };
         let wrapped: WrappedKey = wrapped.parse().map_err(|error| failed(&error))?;
-        let keys = std::sync::Arc::clone(&self.0.keys);
+        let keys = Arc::clone(&self.0.keys);
         // A key management service is asked over the network.
         let key = blocking(move || keys.unwrap(room, &wrapped)).await?;
         key.map(Some).map_err(|error| failed(&error))
     }
 
+    /// The view of an original in which players jump. To be called where it may wait.
+    fn seekable(&self, mut original: Plain, (room, path): (RoomId, String)) -> Result<Plain, Error> {
+        let key = (room, path, original.length());
+        let front = if let Some(known) = self.0.fronts.find(&key) {
+            known
+        } else {
+            match front(io::BufReader::with_capacity(PIECE, &mut original)) {
+                Ok(made) => self.0.fronts.keep(key, Arc::new(made)),
+                // Nothing that a player could jump in: whoever reads it sees what is there, as it is.
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                    original.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+                    return Ok(original);
+                }
+                Err(error) => return Err(unreadable(error)),
+            }
+        };
+        Ok(Plain::View { front, position: 0, original: Box::new(original) })
+    }
+
     pub(super) fn reader(&self) -> Result<OwnedSemaphorePermit, Error> {
-        std::sync::Arc::clone(&self.0.readers).try_acquire_owned().map_err(|_| Error::TooBusy)
+        Arc::clone(&self.0.readers).try_acquire_owned().map_err(|_| Error::TooBusy)
     }
 
     /// Opens a file of a recording by its path in the package. To be called where it may wait.
@@ -277,8 +325,7 @@ impl Plain {
         stored.by_ref().take(8).read_to_end(&mut head).map_err(unreadable)?;
         stored.seek(SeekFrom::Start(0)).map_err(unreadable)?;
         // What was cut off an original is given out as it is.
-        let is_film = Path::new(name).extension().is_some_and(|end| end == "webm" || end == "mp4");
-        if head != ENCRYPTED || !is_film {
+        if head != ENCRYPTED || !is_film(name) {
             return Ok(Self::AsItIs { stored, position: 0, length });
         }
         let key = key.ok_or_else(|| failed(&format_args!("{name} is encrypted, and there is no key of its room")))?;
@@ -291,6 +338,7 @@ impl Plain {
         match self {
             Self::Decrypted(reader) => reader.plain_length(),
             Self::AsItIs { length, .. } => *length,
+            Self::View { front, original, .. } => front.length() + original.length().saturating_sub(front.replaces),
         }
     }
 }
@@ -322,7 +370,35 @@ impl Read for Plain {
                 *position += u64::try_from(read).unwrap_or(0);
                 Ok(read)
             }
+            Self::View { front, position, original } => {
+                let rest = usize::try_from(*position).ok().and_then(|from| front.bytes.get(from..));
+                let read = match rest {
+                    Some(mut rest) if !rest.is_empty() => rest.read(into)?,
+                    _ => {
+                        original.seek(SeekFrom::Start(*position - front.length() + front.replaces))?;
+                        original.read(into)?
+                    }
+                };
+                *position += u64::try_from(read).unwrap_or(0);
+                Ok(read)
+            }
         }
+    }
+}
+
+impl Fronts {
+    fn find(&self, key: &FrontKey) -> Option<Arc<Front>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(other, _)| other == key).map(|(_, front)| Arc::clone(front))
+    }
+
+    fn keep(&self, key: FrontKey, front: Arc<Front>) -> Arc<Front> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push_back((key, Arc::clone(&front)));
+        if known.len() > FRONTS {
+            known.pop_front();
+        }
+        front
     }
 }
 
@@ -333,6 +409,11 @@ impl Seek for Plain {
             Self::AsItIs { stored, position, .. } => {
                 *position = stored.seek(to)?;
                 Ok(*position)
+            }
+            Self::View { position, .. } => {
+                let SeekFrom::Start(place) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+                *position = place;
+                Ok(place)
             }
         }
     }
@@ -403,6 +484,10 @@ fn is_original(file: &str) -> bool {
     file.len() <= 128
         && file.bytes().all(plain)
         && stem.is_some_and(|stem| !stem.is_empty() && !stem.starts_with('.') && !stem.contains(".."))
+}
+
+fn is_film(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "webm" || end == "mp4")
 }
 
 fn media_type(file: &str) -> &'static str {

@@ -56,6 +56,8 @@ const READERS: usize = 64;
 pub struct Settings {
     /// The folders of recordings that are not sealed yet.
     pub recordings: Vec<PathBuf>,
+    /// The folder of the rooms' documents.
+    pub documents: PathBuf,
     /// A folder of its own for exports, and for what they need while they are made.
     pub exports: PathBuf,
     /// How long a finished export is kept.
@@ -78,6 +80,7 @@ struct Inner {
     settings: Settings,
     clock: Clock,
     readers: Arc<Semaphore>,
+    fronts: files::Fronts,
     /// Woken when a job was queued.
     queued: Notify,
     sealing: Sealing,
@@ -194,6 +197,7 @@ impl Evidence {
             settings,
             clock,
             readers,
+            fronts: files::Fronts::default(),
             queued: Notify::new(),
             sealing,
         }))

@@ -5,8 +5,10 @@
 //! a thread of low priority, beside live rooms.
 
 mod build;
+mod papers;
 mod story;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::recording::recover::{RecoverError, recover_room};
 use crate::recording::sign::SigningKey;
 use crate::recording::timestamp::{self, Authority, TimestampError};
 use crate::room::Event;
+use crate::room::ledger::Line;
 use crate::store::{self, RecordingKey, SealedPackage, Store};
 use crate::vault::{KeyEncryption, KeyError, SessionKey, WrappedKeyError};
 
@@ -61,6 +64,8 @@ const WHOLE: u64 = 1_000;
 pub struct SealerSettings {
     /// The recordings folders.
     pub recordings: Vec<PathBuf>,
+    /// The folder of the rooms' documents.
+    pub documents: PathBuf,
     /// Where packages are made, on a disk of this machine; made if it is not there.
     pub work: PathBuf,
     /// This node's name, for the manifest.
@@ -285,7 +290,11 @@ impl Inner {
         let prefix = package_name(room);
         let recorded = folder_of(&self.settings.recordings, room);
         let previous = if package.revision > 0 { Some(self.previous(&prefix, &work).await?) } else { None };
-        if recorded.is_none() && previous.is_none() {
+        let lines = self.store.ledger(room).await?;
+        // A room in which nothing was ever recorded has its ledger and its documents to seal. Where the ledger tells of
+        // recordings, a folder that is not there is a disk that is not there.
+        let tells = |line: &Line| matches!(line.event, Event::RecordingStarted { .. });
+        if recorded.is_none() && previous.is_none() && lines.iter().any(tells) {
             return Err(Fault::NoOriginals);
         }
         if let Some(folder) = recorded.clone().filter(|_| later(package.ended, CLOSED_WITHIN) <= self.now()) {
@@ -297,8 +306,11 @@ impl Inner {
         }
         let job = Job {
             room,
-            lines: self.store.ledger(room).await?,
+            lines,
             accesses: self.store.accesses(room).await?,
+            chat: self.store.chat(room, 0, u32::MAX).await?,
+            registrations: self.store.registrations_of(room).await?,
+            documents: self.settings.documents.join(room.to_string()),
             appointment,
             key,
             recorded: recorded.clone(),
@@ -404,6 +416,7 @@ impl Inner {
 
     /// Stores every file; the manifest and what signs it last: what has none is no package.
     async fn store_package(&self, room: RoomId, prefix: &str, built: &Built) -> Result<u64, Fault> {
+        self.objects.tidy(prefix).await?;
         let total = tree_bytes(&built.folder)?;
         let mut stored = 0;
         for path in paths(built) {
@@ -412,6 +425,13 @@ impl Inner {
                 self.sealing.tell(room, between(BUILT, STORED, stored, total));
             };
             self.objects.put_file(&format!("{prefix}/{path}"), &built.folder.join(&path), &mut on).await?;
+        }
+        // What an earlier revision had and this one has not, e.g. a document that was taken back.
+        let ours: HashSet<String> = paths(built).into_iter().map(|path| format!("{prefix}/{path}")).collect();
+        for object in self.objects.list(prefix).await? {
+            if !ours.contains(&object.path) {
+                self.objects.delete(&object.path).await?;
+            }
         }
         Ok(total)
     }

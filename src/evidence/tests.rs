@@ -62,6 +62,7 @@ impl World {
         let kek = Arc::new(KekFile::open(&at("recordings.key")).unwrap());
         let settings = Settings {
             recordings: vec![at("first disk"), at("second disk")],
+            documents: at("documents"),
             exports: at("exports"),
             exports_kept: SignedDuration::from_hours(1),
             ffmpeg: ffmpeg.into(),
@@ -109,6 +110,7 @@ impl World {
                 person(Role::Operator, "Ofelia Quarantotti", "QRNFLO70A41H501W"),
                 person(Role::Delegato, "Dario Bevilacqua", "BVLDRA80A01H501U"),
             ],
+            documents: Vec::new(),
         };
         let participants: Vec<_> = appointment.people.iter().map(|person| (person.id, person.role)).collect();
         let people = participants.iter().map(|(id, _)| *id).collect();

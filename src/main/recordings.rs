@@ -12,7 +12,7 @@ use sportello::id::RoomId;
 use sportello::recording::manifest::{ChainFacts, MANIFEST, Manifest};
 use sportello::recording::package::{
     Checks, LineFault, PackageFault, PackageFiles, PackageReport, Place, check_package, export_plain, is_encrypted,
-    is_webm, package_name,
+    may_be_encrypted, package_name,
 };
 use sportello::recording::recover::{self, OriginalEnd, RecoveredOriginal};
 use sportello::recording::sign::PublicKey;
@@ -380,7 +380,7 @@ fn session_of(files: &dyn PackageFiles) -> io::Result<RoomId> {
 }
 
 fn has_encrypted(files: &dyn PackageFiles) -> io::Result<bool> {
-    for path in files.list()?.into_keys().filter(|path| is_webm(path)) {
+    for path in files.list()?.into_keys().filter(|path| may_be_encrypted(path)) {
         if is_encrypted(files, &path)? {
             return Ok(true);
         }

@@ -339,15 +339,37 @@ impl Objects {
     /// # Errors
     /// [`ObjectError::Failed`]: some may be left.
     pub async fn delete_prefix(&self, below: &str) -> Result<u64, ObjectError> {
+        self.tidy(below).await?;
         let mut deleted = 0;
         for object in self.list(below).await? {
-            match self.store.delete(&self.key(&object.path)?).await {
-                Ok(()) => deleted += 1,
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(self.failed(&object.path, &error)),
-            }
+            deleted += u64::from(self.delete(&object.path).await?);
         }
         Ok(deleted)
+    }
+
+    /// Deletes an object; `false`: it was gone already.
+    ///
+    /// # Errors
+    /// [`ObjectError::Failed`].
+    pub async fn delete(&self, path: &str) -> Result<bool, ObjectError> {
+        match self.store.delete(&self.key(path)?).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.failed(path, &error)),
+        }
+    }
+
+    /// Removes what a crash left half stored below a path of the local folder; nobody may be storing there. A bucket
+    /// shows no half objects.
+    ///
+    /// # Errors
+    /// [`ObjectError::File`].
+    pub async fn tidy(&self, below: &str) -> Result<(), ObjectError> {
+        let Some(folder) = self.local_path(below) else { return Ok(()) };
+        let place = folder.clone();
+        let tidied = tokio::task::spawn_blocking(move || remove_staged(&folder)).await;
+        let tidied = tidied.unwrap_or_else(|error| Err(io::Error::other(error)));
+        tidied.map_err(|source| ObjectError::File { path: place, source })
     }
 
     fn key(&self, path: &str) -> Result<Key, ObjectError> {
@@ -361,6 +383,29 @@ impl Objects {
             error => ObjectError::Failed { path, place, reason: error.to_string() },
         }
     }
+}
+
+/// Removes the files that wait to be renamed to an object's name: the client calls them after it, with `#` and a number.
+fn remove_staged(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_staged(&entry.path())?;
+        } else if entry.file_name().to_str().is_some_and(is_staged) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn is_staged(name: &str) -> bool {
+    let number = name.rsplit_once('#').map_or("", |(_, number)| number);
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The next bytes of a file, fewer at its end; off the threads that others wait on.

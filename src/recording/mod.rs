@@ -39,6 +39,7 @@ pub mod read;
 pub mod recover;
 mod reorder;
 mod room;
+pub mod seekable;
 pub mod session;
 pub mod sign;
 mod space;

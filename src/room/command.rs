@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{Event, Feature, Outcome, Phase, Role};
+use super::{Devices, Event, Feature, Outcome, Phase, Role};
 use crate::clock::MonoTime;
-use crate::id::{ConnectionId, ParticipantId};
-use crate::media::{RecordingFault, Source};
+use crate::id::{ConnectionId, DocumentId, ParticipantId};
+use crate::media::{DocumentKind, RecordingFault, Source};
 
 /// One thing that someone asks, that the media worker or the recorder saw, or that time brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,64 @@ pub enum Command {
     EnterWaiting {
         /// Who enters.
         participant: ParticipantId,
+    },
+    /// What the device check found.
+    DevicesChecked {
+        /// Whose devices.
+        participant: ParticipantId,
+        /// What was found.
+        devices: Devices,
+    },
+    /// The operator comes in with a key of their own instead of a code.
+    TakeSeat {
+        /// The operator.
+        participant: ParticipantId,
+    },
+    /// A document is handed in: it was checked, and its bytes are kept.
+    HandIn {
+        /// Its name.
+        document: DocumentId,
+        /// Who hands it in.
+        participant: ParticipantId,
+        /// SHA-256 of its bytes, hex.
+        sha256: String,
+        /// Its length.
+        bytes: u64,
+        /// What it is.
+        kind: DocumentKind,
+    },
+    /// A document is taken back.
+    DeleteDocument {
+        /// Which.
+        document: DocumentId,
+        /// Who takes it back.
+        participant: ParticipantId,
+    },
+    /// The operator sends a document to the register.
+    AskRegistration {
+        /// Which.
+        document: DocumentId,
+    },
+    /// The register has answered.
+    Registered {
+        /// Which document.
+        document: DocumentId,
+        /// Year and number; `None`: it will not have it.
+        entry: Option<(i16, u64)>,
+    },
+    /// A message is written.
+    Write {
+        /// By whom.
+        participant: ParticipantId,
+        /// SHA-256 of its text, hex.
+        sha256: String,
+    },
+    /// The operator ticks a step off, or takes the tick back.
+    TickStep {
+        /// Which.
+        step: String,
+        /// Whether it is done.
+        done: bool,
     },
     /// The person leaves of their own will; they may come back with their session.
     Leave {
@@ -296,6 +354,30 @@ pub enum Refusal {
     /// An attestation names someone who cannot be attested, or a device that is not in the room.
     #[error("cannot attest: {0}")]
     CannotAttest(&'static str),
+    /// The operator has not switched documents on.
+    #[error("the operator has not switched documents on")]
+    DocumentsOff,
+    /// The operator has not switched the chat on.
+    #[error("the operator has not switched the chat on")]
+    ChatOff,
+    /// So many documents are there already.
+    #[error("at most {0} documents in a room: delete one first")]
+    TooManyDocuments(usize),
+    /// So many messages were written already.
+    #[error("at most {0} messages in a room")]
+    TooManyMessages(u64),
+    /// No such document, or none of this person's.
+    #[error("there is no such document")]
+    UnknownDocument,
+    /// What was sent to the register stays.
+    #[error("the document was sent to the register and stays")]
+    DocumentRegistered,
+    /// It was taken back.
+    #[error("the document was deleted")]
+    DocumentDeleted,
+    /// The profile has no such step.
+    #[error("the profile has no such step")]
+    UnknownStep,
     /// The new times make no sense.
     #[error("the end must come after the start, and the start lie ahead")]
     BadTimes,

@@ -33,10 +33,10 @@ impl Room {
 }
 
 /// A decision in the making: the room as it was, and as the events so far make it.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     before: &'a Room,
-    room: Room,
-    now: Now,
+    pub(super) room: Room,
+    pub(super) now: Now,
     events: Vec<Event>,
     effects: Vec<Effect>,
 }
@@ -50,6 +50,16 @@ impl Draft<'_> {
             Command::MessageFailed { participant } => self.message_failed(participant),
             Command::Consent { participant, text_version } => self.consent(participant, text_version),
             Command::EnterWaiting { participant } => self.enter_waiting(participant),
+            Command::DevicesChecked { participant, devices } => self.devices_checked(participant, devices),
+            Command::TakeSeat { participant } => self.take_seat(participant),
+            Command::HandIn { document, participant, sha256, bytes, kind } => {
+                self.hand_in(document, participant, sha256, bytes, kind)
+            }
+            Command::DeleteDocument { document, participant } => self.delete_document(document, participant),
+            Command::AskRegistration { document } => self.ask_registration(document),
+            Command::Registered { document, entry } => self.registered(document, entry),
+            Command::Write { participant, sha256 } => self.write(participant, sha256),
+            Command::TickStep { step, done } => self.tick(step, done),
             Command::Leave { participant } => self.leave(participant),
             Command::Open => self.open(),
             Command::Admit { participant } => self.admit(participant),
@@ -582,7 +592,7 @@ impl Draft<'_> {
     }
 
     /// Admission has opened and the meeting is not over.
-    fn in_window(&self) -> Result<(), Refusal> {
+    pub(super) fn in_window(&self) -> Result<(), Refusal> {
         match self.room.state {
             State::Waiting | State::Open(_) => Ok(()),
             _ => Err(Refusal::WrongPhase(self.room.phase())),
@@ -614,7 +624,7 @@ impl Draft<'_> {
         }
     }
 
-    fn emit(&mut self, event: Event) {
+    pub(super) fn emit(&mut self, event: Event) {
         let entry = Entry::at(self.now, event);
         self.room.apply(&entry);
         self.events.push(entry.event);

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::{Feature, Outcome, Role};
 use crate::clock::{MonoTime, Now};
-use crate::id::{ConnectionId, ParticipantId, RoomId};
-use crate::media::{RecordingFault, Source};
+use crate::id::{ConnectionId, DocumentId, ParticipantId, RoomId};
+use crate::media::{DocumentKind, RecordingFault, Source};
 
 /// One event with the time it happened at, on both clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,30 @@ pub enum Event {
     },
     /// A feature was switched.
     FeatureSet { feature: Feature, on: bool },
+    /// The operator took their seat with a key of their own instead of a code.
+    SeatTaken { participant: ParticipantId },
+    /// What the person's device check found.
+    DevicesChecked { participant: ParticipantId, camera: bool, microphone: bool },
+    /// A document was handed in, and declared to conform to its original.
+    DocumentHandedIn {
+        document: DocumentId,
+        participant: ParticipantId,
+        sha256: String,
+        bytes: u64,
+        kind: DocumentKind,
+    },
+    /// Who handed it in took it back; its bytes are gone.
+    DocumentDeleted { document: DocumentId, participant: ParticipantId },
+    /// The operator sent it to the register.
+    RegistrationAsked { document: DocumentId },
+    /// The register gave it a number.
+    DocumentRegistered { document: DocumentId, year: i16, number: u64 },
+    /// The register will not have it.
+    RegistrationRefused { document: DocumentId },
+    /// A message was written; `sha256` is that of its text, which is kept apart.
+    ChatSent { participant: ParticipantId, message: u64, sha256: String },
+    /// The operator ticked a step of the profile off, or took the tick back.
+    StepTicked { step: String, done: bool },
     /// Every required role is present. Opens a presence interval; `ago_ms`: how long before this entry.
     PresenceHeld { ago_ms: u64 },
     /// Someone required is missing. Closes the presence interval; `ago_ms`: how long before this entry.

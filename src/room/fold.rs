@@ -10,7 +10,7 @@ use super::event::whole_millis;
 use super::person::{Attestation, Connection, Consent, Device, MessageState, Person, Standing};
 use super::presence::{Absences, Presence, earlier, later};
 use super::state::{Flow, Integrity, Meeting, Room, State};
-use super::{Entry, Event, Profile, Role};
+use super::{Devices, Entry, Event, Profile, Role};
 use crate::clock::{MonoTime, Now};
 use crate::id::{ConnectionId, ParticipantId, RoomId};
 use crate::media::Source;
@@ -105,6 +105,9 @@ impl Room {
             end: *end,
             people: participants.iter().map(|&(id, role)| Person::booked(id, role, profile.code_attempts)).collect(),
             features: profile.features.iter().copied().collect(),
+            documents: Vec::new(),
+            messages: 0,
+            steps: BTreeMap::new(),
             state: State::Scheduled,
             recording: Integrity { fault: None, hole: false },
             first_live: None,
@@ -193,6 +196,13 @@ impl Room {
                     link.missing.remove(source);
                 }
             }
+            Event::DocumentHandedIn { .. }
+            | Event::DocumentDeleted { .. }
+            | Event::RegistrationAsked { .. }
+            | Event::DocumentRegistered { .. }
+            | Event::RegistrationRefused { .. }
+            | Event::ChatSent { .. }
+            | Event::StepTicked { .. } => self.apply_paper(&entry.event, now.wall),
             Event::Replaced { participant, by } => {
                 let attempts = self.profile.code_attempts;
                 if let Some(person) = self.person_mut(*participant) {
@@ -201,6 +211,8 @@ impl Room {
             }
             Event::CodeRejected { participant, .. }
             | Event::CodeAccepted { participant }
+            | Event::SeatTaken { participant }
+            | Event::DevicesChecked { participant, .. }
             | Event::CodeReissued { participant }
             | Event::CodeSent { participant }
             | Event::CodeNotSent { participant }
@@ -371,14 +383,22 @@ impl Person {
             Event::CodeSent { .. } => self.message = Some(MessageState::Sent { at: now.wall }),
             Event::CodeNotSent { .. } => self.message = Some(MessageState::Failed { at: now.wall }),
             // Anyone further in stays there: the code gave a new session, on another device.
-            Event::CodeAccepted { .. } if self.standing == Standing::Expected => self.standing = Standing::Admitted,
+            Event::CodeAccepted { .. } | Event::SeatTaken { .. } if self.standing == Standing::Expected => {
+                self.standing = Standing::Admitted;
+            }
+            Event::DevicesChecked { camera, microphone, .. } => {
+                self.devices = Some(Devices { camera: *camera, microphone: *microphone });
+            }
             Event::ConsentGiven { text_version, .. } => {
                 self.consent = Some(Consent { text_version: text_version.clone(), at: now.wall });
             }
             Event::EnteredWaiting { .. } | Event::SentBack { .. } => {
                 self.standing = Standing::Waiting { since: now.wall };
             }
-            Event::LetIn { .. } => self.standing = Standing::Inside { connection: None },
+            Event::LetIn { .. } => {
+                self.came_in = true;
+                self.standing = Standing::Inside { connection: None };
+            }
             Event::Left { .. } => self.standing = Standing::Admitted,
             Event::Removed { .. } => self.standing = Standing::Removed,
             Event::Connected { connection: id, .. } => {

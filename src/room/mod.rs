@@ -17,6 +17,7 @@ mod decide;
 mod event;
 mod fold;
 pub mod ledger;
+mod papers;
 mod person;
 mod presence;
 mod profile;
@@ -25,9 +26,10 @@ mod state;
 pub use command::{Command, Deadline, Decision, Effect, Refusal};
 pub use event::{Entry, Event, SuspendReason};
 pub use fold::{Appointment, BookingError, ReplayError};
+pub use papers::{Devices, Document, DocumentState, MOST_DOCUMENTS, MOST_MESSAGES};
 pub use person::{Consent, MessageState, Person, Place};
 pub use presence::PresenceInterval;
-pub use profile::{Feature, Outcome, Phase, Profile, ProfileError, Role};
+pub use profile::{Feature, Outcome, Phase, Profile, ProfileError, Role, Step};
 pub use state::{Recording, Room};
 
 #[cfg(test)]

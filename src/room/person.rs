@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Role;
+use super::papers::Devices;
 use super::presence::Absences;
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId};
@@ -61,6 +62,9 @@ pub struct Person {
     pub(super) attempts_left: u8,
     pub(super) message: Option<MessageState>,
     pub(super) consent: Option<Consent>,
+    pub(super) devices: Option<Devices>,
+    /// Whether they were ever let in.
+    pub(super) came_in: bool,
     pub(super) standing: Standing,
     pub(super) attestation: Option<Attestation>,
     /// Connections whose original has its first write on disk. Kept apart from the connection, because the
@@ -115,6 +119,8 @@ impl Person {
             attempts_left: attempts,
             message: None,
             consent: None,
+            devices: None,
+            came_in: false,
             standing: Standing::Expected,
             attestation: None,
             recorded: BTreeSet::new(),
@@ -163,6 +169,16 @@ impl Person {
     /// Their consent to the recording.
     pub fn consent(&self) -> Option<&Consent> {
         self.consent.as_ref()
+    }
+
+    /// What their device check found; `None`: nobody told.
+    pub fn devices(&self) -> Option<Devices> {
+        self.devices
+    }
+
+    /// Whether they are or were in the room.
+    pub fn came_in(&self) -> bool {
+        self.came_in
     }
 
     /// Their media connection, if one stands.

@@ -169,10 +169,32 @@ pub struct Profile {
     /// Features that are on from the start; the others wait for the operator.
     #[serde(default)]
     pub features: Vec<Feature>,
+    /// What the operator goes through and ticks off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// How long a room's recordings are kept from its end on, days; `None`: until someone sets a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<u32>,
 }
+
+/// One step of a meeting, for the operator's list.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Its name in the ledger.
+    pub id: String,
+    /// What it is called in Italian.
+    pub it: String,
+    /// In English.
+    pub en: String,
+    /// In German.
+    pub de: String,
+}
+
+/// Steps of one profile. More would not fit beside a meeting.
+const MOST_STEPS: usize = 20;
+/// Characters of a step's texts.
+const LONGEST_STEP: usize = 200;
 
 /// Why a text is not a profile. The configuration's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -227,6 +249,7 @@ impl Profile {
         ensure(all_different(&self.features), "features", &self.features, || {
             "any of chat, documents, sharing, each once".into()
         })?;
+        self.check_steps()?;
         within("slot_minutes", self.slot_minutes, 1..=480)?;
         within("admission_opens_minutes", self.admission_opens_minutes, 0..=1440)?;
         within("code_digits", self.code_digits, 4..=10)?;
@@ -237,6 +260,21 @@ impl Profile {
         within("longest_absence_seconds", self.longest_absence_seconds, self.absence_grace_seconds + 1..=86_400)?;
         within("longest_extension_hours", self.longest_extension_hours, 0..=720)?;
         self.retention_days.map_or(Ok(()), |days| within("retention_days", days, 1..=LONGEST_RETENTION_DAYS))
+    }
+
+    fn check_steps(&self) -> Result<(), ProfileError> {
+        let ids: Vec<_> = self.steps.iter().map(|step| &step.id).collect();
+        let plain = |id: &str| {
+            id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b)) && !id.is_empty()
+        };
+        let short = |step: &Step| {
+            let texts = [&step.id, &step.it, &step.en, &step.de];
+            texts.iter().all(|text| (1..=LONGEST_STEP).contains(&text.chars().count()))
+        };
+        let good = self.steps.iter().all(|step| plain(&step.id) && short(step));
+        ensure(good && self.steps.len() <= MOST_STEPS && all_different(&ids), "steps", &self.steps, || {
+            format!("at most {MOST_STEPS}, each with an id of its own in lower case and texts it, en, de")
+        })
     }
 
     /// How long before the start the admission window opens.

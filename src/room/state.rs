@@ -1,11 +1,12 @@
 //! A room's state and what can be read from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::papers::Document;
 use super::person::Person;
 use super::presence::{Presence, PresenceInterval, earlier, later};
 use super::{Deadline, Feature, Outcome, Phase, Place, Profile, Refusal, Role, SuspendReason};
@@ -25,6 +26,11 @@ pub struct Room {
     pub(super) end: Timestamp,
     pub(super) people: Vec<Person>,
     pub(super) features: BTreeSet<Feature>,
+    pub(super) documents: Vec<Document>,
+    /// Number of the newest written message.
+    pub(super) messages: u64,
+    /// The profile's steps that are done, and since when.
+    pub(super) steps: BTreeMap<String, Timestamp>,
     pub(super) state: State,
     pub(super) recording: Integrity,
     pub(super) first_live: Option<Timestamp>,

@@ -10,6 +10,7 @@ mod jobs;
 mod language;
 mod outbox;
 mod packages;
+mod papers;
 mod private;
 mod rooms;
 mod row;
@@ -26,6 +27,7 @@ pub use language::Language;
 pub use packages::{
     Destruction, Hold, PackageState, RecordingFilter, RecordingKey, RecordingRow, SealedPackage, StoredPackage,
 };
+pub use papers::{ChatMessage, NamedDocument, Number, RegisterEntry, Registration, RegistrationState};
 pub use private::{Personal, Secret};
 pub use seal::{Purpose, Seal, SealError};
 pub use types::{

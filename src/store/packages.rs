@@ -7,6 +7,7 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use utoipa::ToSchema;
 
 use super::accesses::append_access;
+use super::papers::forget_papers;
 use super::rooms::room_row;
 use super::row::{count, from_json, from_word, integer, maybe_text, maybe_time, parse, text, time, word};
 use super::{Error, NewMessage, Personal, RoomRow, Store, outbox};
@@ -550,6 +551,7 @@ impl Store {
             return row.as_ref().map_or(Ok(Destruction::Gone), |row| package(row).map(|found| refusal(&found, at)));
         }
         destroy_key(&mut tx, &id, at).await?;
+        forget_papers(&mut tx, &id).await?;
         sqlx::query("DELETE FROM access_tokens WHERE room = $1").bind(&id).execute(&mut *tx).await?;
         append_access(&mut tx, access, at).await?;
         outbox::post(&mut tx, messages, at).await?;

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::access::{end_session, start_session};
 use super::outbox::Whose;
+use super::papers::{add_document, add_message, ask_register};
 use super::row::{
     count, from_json, from_word, hash, integer, json, maybe_hash, maybe_text, maybe_word, parse, text, time, word,
 };
@@ -138,6 +139,9 @@ impl Store {
                     .execute(tx)
                     .await?;
             }
+            Change::DocumentNamed { document, name } => add_document(tx, &room, *document, name).await?,
+            Change::Written(message) => add_message(tx, &room, message).await?,
+            Change::RegistrationAsked(asked) => ask_register(tx, asked, record.at).await?,
             Change::SessionStarted { participant, token } => {
                 start_session(tx, *participant, *token, record.at).await?;
             }
@@ -245,6 +249,7 @@ impl Store {
             start: time(&row, "starts")?,
             end: time(&row, "ends")?,
             people: people.iter().map(person).collect::<Result<_, _>>()?,
+            documents: self.document_names(room).await?,
         }))
     }
 

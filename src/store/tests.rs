@@ -183,6 +183,7 @@ fn appointment() -> Appointment {
         start,
         end: start + SignedDuration::from_mins(30),
         people: [Role::Operator, Role::Delegato].map(person).into(),
+        documents: Vec::new(),
     }
 }
 

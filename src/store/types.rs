@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Language, Personal};
-use crate::id::{ConnectionId, KeyId, MessageId, ParticipantId, RoomId};
+use super::{ChatMessage, Language, NamedDocument, Personal, Registration};
+use crate::id::{ConnectionId, DocumentId, KeyId, MessageId, ParticipantId, RoomId};
 use crate::recording::Original;
 use crate::room::ledger::Line;
 use crate::room::{Outcome, Phase, Profile, Role};
@@ -97,6 +97,8 @@ pub struct Appointment {
     pub end: Timestamp,
     /// Who is booked, in the booking's order.
     pub people: Vec<Person>,
+    /// What the documents are called that were handed in.
+    pub documents: Vec<NamedDocument>,
 }
 
 /// One booked person.
@@ -283,6 +285,17 @@ pub enum Change {
         /// Whose.
         participant: ParticipantId,
     },
+    /// A document was handed in.
+    DocumentNamed {
+        /// Which.
+        document: DocumentId,
+        /// What its sender's device called it.
+        name: Personal,
+    },
+    /// A message was written.
+    Written(Box<ChatMessage>),
+    /// The register is asked for a number.
+    RegistrationAsked(Box<Registration>),
     /// Somebody else takes a person's place.
     Replaced {
         /// Whose.

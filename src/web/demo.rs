@@ -21,9 +21,9 @@ use crate::clock::Clock;
 
 /// Messages that the inbox keeps: some thirty rooms. More would only be scrolled past.
 const INBOX_MESSAGES: usize = 100;
-/// Length of a demo appointment; long enough to look around.
-const APPOINTMENT: SignedDuration = SignedDuration::from_mins(60);
-/// Where the demo's appointments are.
+/// Length of an appointment that begins at once; long enough to look around.
+const LOOK_AROUND: SignedDuration = SignedDuration::from_mins(60);
+/// Where the demo's appointments are, unless one chooses.
 const OFFICE: &str = "Roma";
 /// Largest answer that is read from the API, bytes; a booking's is under 8 KiB.
 const ANSWER_LIMIT: usize = 64 << 10;
@@ -48,6 +48,16 @@ pub type TextOf = fn(&Secret, &str, Timestamp) -> Secret;
 pub struct DemoMessage {
     /// The room.
     pub room: String,
+    /// Its profile.
+    pub profile: String,
+    /// Where the appointment is.
+    pub office: String,
+    /// At which counter.
+    pub counter: String,
+    /// When it begins.
+    pub start: Timestamp,
+    /// When it ends.
+    pub end: Timestamp,
     /// The person's role.
     pub role: String,
     /// Their name; all demo people are made up.
@@ -80,11 +90,35 @@ impl std::fmt::Display for NotBooked {
 
 impl std::error::Error for NotBooked {}
 
-/// What the demo's page asks for.
+/// What the demo's page asks for: a service, and what the form tells besides. The API judges all of it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    /// The profile: `delega` or `videochiamata`.
+    pub profile: String,
+    /// Where; without it in the demo's office.
+    pub office: Option<String>,
+    /// At which counter.
+    pub counter: Option<String>,
+    /// When it begins; without it now, and then for long enough to look around.
+    pub start: Option<Timestamp>,
+    /// Who delegates, if it is not the made-up person.
+    pub delegante: Option<Delegante>,
+}
+
+/// The person who delegates, as the delegato names them when booking.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
-    profile: String,
+pub struct Delegante {
+    name: String,
+    fiscal_code: String,
+}
+
+impl Wish {
+    /// A room of this profile that begins now.
+    pub fn of(profile: &str) -> Self {
+        Self { profile: profile.into(), ..Self::default() }
+    }
 }
 
 /// What the demo reads of a booking's answer.
@@ -97,6 +131,11 @@ struct Booked {
 #[derive(Deserialize)]
 struct BookedRoom {
     id: String,
+    profile: String,
+    office: String,
+    counter: String,
+    start: Timestamp,
+    end: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -122,22 +161,27 @@ impl Demo {
             .with_state(self)
     }
 
-    /// Books a room that begins now and puts everyone's message into the inbox.
+    /// Books a room and puts everyone's message into the inbox.
     ///
     /// # Errors
     /// What the API answered instead.
-    pub async fn book(&self, profile: &str) -> Result<Vec<DemoMessage>, NotBooked> {
+    pub async fn book(&self, wish: Wish) -> Result<Vec<DemoMessage>, NotBooked> {
         let now = self.clock.now().wall;
-        let people = people_of(profile);
+        let (counter, reason, length) = match wish.profile.as_str() {
+            "videochiamata" => ("Indennità e ammortizzatori sociali", "Richiesta maggiori informazioni", 20),
+            _ => ("Deleghe", "Delega dell'identità digitale", 30),
+        };
+        let length = wish.start.map_or(LOOK_AROUND, |_| SignedDuration::from_mins(length));
+        let start = wish.start.unwrap_or(now);
         let booking = json!({
-            "profile": profile,
-            "office": OFFICE,
-            "counter": "Deleghe",
-            "reason": "Delega dell'identità digitale",
-            "start": now.to_string(),
-            "end": now.saturating_add(APPOINTMENT).unwrap_or(now).to_string(),
+            "profile": wish.profile,
+            "office": wish.office.as_deref().unwrap_or(OFFICE),
+            "counter": wish.counter.as_deref().unwrap_or(counter),
+            "reason": reason,
+            "start": start.to_string(),
+            "end": start.saturating_add(length).unwrap_or(start).to_string(),
             "reference": "DEMO",
-            "participants": people,
+            "participants": people_of(&wish),
         });
         let request = Request::post("/v1/rooms")
             .header(header::AUTHORIZATION, format!("Bearer {}", self.booking_key))
@@ -162,14 +206,19 @@ impl Demo {
     }
 
     fn deliver(&self, booked: Booked, at: Timestamp) -> Vec<DemoMessage> {
-        let room = booked.room.id;
+        let BookedRoom { id, profile, office, counter, start, end } = booked.room;
         let messages: Vec<_> = booked
             .participants
             .into_iter()
             .map(|Invitation { role, name, join_url, code }| DemoMessage {
-                room: room.clone(),
+                room: id.clone(),
+                profile: profile.clone(),
+                office: office.clone(),
+                counter: counter.clone(),
+                start,
+                end,
                 phone: phone_of(&role).into(),
-                text: (self.text_of)(&Secret::new(code.clone()), OFFICE, at).expose().to_owned(),
+                text: (self.text_of)(&Secret::new(code.clone()), &office, start).expose().to_owned(),
                 role,
                 name,
                 join_url,
@@ -198,7 +247,7 @@ async fn inbox(State(demo): State<Demo>) -> JsonBody<Vec<DemoMessage>> {
 }
 
 async fn book(State(demo): State<Demo>, Json(wish): Json<Wish>) -> Response {
-    match demo.book(&wish.profile).await {
+    match demo.book(wish).await {
         Ok(messages) => (StatusCode::CREATED, JsonBody(messages)).into_response(),
         Err(NotBooked { status, content_type, body }) => {
             (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
@@ -206,14 +255,18 @@ async fn book(State(demo): State<Demo>, Json(wish): Json<Wish>) -> Response {
     }
 }
 
-/// Who takes part. The people are made up; so are the numbers.
-fn people_of(profile: &str) -> serde_json::Value {
+/// Who takes part. The people are made up, unless the page named one; so are the numbers.
+fn people_of(wish: &Wish) -> serde_json::Value {
+    let delegante = wish.delegante.as_ref();
+    let (name, fiscal_code) =
+        delegante.map_or(("Anna Conti", "CNTNNA48M52F205X"), |named| (&*named.name, &*named.fiscal_code));
     let operator =
         json!({"role": "operator", "name": "Giulia Ferri", "phone": phone_of("operator"), "operator_number": "OP-042"});
     let delegato = json!({"role": "delegato", "name": "Marco Bianchi", "phone": phone_of("delegato"), "fiscal_code": "BNCMRC85T10H501K"});
-    let delegante = json!({"role": "delegante", "name": "Anna Conti", "phone": phone_of("delegante"), "fiscal_code": "CNTNNA48M52F205X"});
+    let delegante =
+        json!({"role": "delegante", "name": name, "phone": phone_of("delegante"), "fiscal_code": fiscal_code});
     let citizen = json!({"role": "citizen", "name": "Luca Moretti", "phone": phone_of("citizen"), "fiscal_code": "MRTLCU79A01L219P"});
-    match profile {
+    match wish.profile.as_str() {
         "videochiamata" => json!([operator, citizen]),
         _ => json!([operator, delegato, delegante]),
     }

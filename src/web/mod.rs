@@ -24,9 +24,15 @@ const PERMISSIONS_POLICY: &str = "camera=(self), microphone=(self), display-capt
 #[folder = "src/web/pages"]
 struct Pages;
 
-/// The pages' routes: the entry page of every join link, and the assets.
+/// The pages' routes: the entry page of every join link, the operator's and the compliance console, and the assets.
 pub fn routes() -> Router {
-    Router::new().route("/join/{token}", get(async || page("join.html"))).route("/assets/{*path}", get(asset))
+    Router::new()
+        .route("/join/{token}", get(async || page("join.html")))
+        .route("/operator", get(async || page("operator.html")))
+        // The same page, with the seat that the console took.
+        .route("/operator/rooms/{room}", get(async || page("join.html")))
+        .route("/compliance", get(async || page("compliance.html")))
+        .route("/assets/{*path}", get(asset))
 }
 
 /// One page, or 404 if it is not part of this build.

@@ -50,10 +50,10 @@ export function chromiumPath() {
 }
 
 /** Starts a browser; with `media`, its devices play these files. */
-export async function launch(media) {
+export async function launch(media, { cameras = 1 } = {}) {
   const args = [
     "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
+    cameras > 1 ? `--use-fake-device-for-media-stream=device-count=${cameras}` : "--use-fake-device-for-media-stream",
     // Sound must be measured without a person who touches the page first.
     "--autoplay-policy=no-user-gesture-required",
     // Pages in the background are throttled, and here none is in front.

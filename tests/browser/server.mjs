@@ -31,9 +31,12 @@ export class Server {
    * @param {string} options.log file for what it says
    * @param {string} [options.binary] another copy of the binary
    * @param {{uid: number, gid: number}} [options.as] the user to run as
+   * @param {boolean} [options.demo] start `sportello demo` instead
+   * @param {Record<string, string>} [options.env] settings of this start
    */
-  static async start({ data, log, binary = BINARY, as = {} }) {
-    const child = spawn(binary, ["serve"], {
+  static async start({ data, log, binary = BINARY, as = {}, demo = false, env = {} }) {
+    const args = demo ? ["demo", "--listen", "127.0.0.1:0", "--data-dir", data] : ["serve"];
+    const child = spawn(binary, args, {
       cwd: data,
       stdio: ["ignore", "pipe", "pipe"],
       ...as,
@@ -44,6 +47,7 @@ export class Server {
         SPORTELLO__STORAGE__DATA_DIR: data,
         // The tests look into the recordings.
         SPORTELLO__RECORDING__ENCRYPT: "false",
+        ...env,
       },
     });
     const server = new Server(child);

@@ -9,7 +9,7 @@
 )]
 
 mod clean;
-mod clocks;
+pub(crate) mod clocks;
 mod damage;
 mod kills;
 mod lossy;

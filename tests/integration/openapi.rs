@@ -152,7 +152,8 @@ impl Manual<'_> {
 }
 
 /// What numbers are measured in, or that they only count something or name a place in a list.
-const UNITS: [&str; 8] = ["milliseconds", "seconds", "hours", "percent", "number", "most", "how many", "status code"];
+const UNITS: [&str; 9] =
+    ["milliseconds", "seconds", "hours", "percent", "bytes", "number", "most", "how many", "status code"];
 
 /// What is said of a field; of a nullable reference, beside the reference.
 fn description(told: &Value) -> &str {

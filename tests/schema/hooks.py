@@ -56,7 +56,8 @@ def before_call(context, case, kwargs):
         case.headers["If-Match"] = scene.revision
     if scene.access is not None and (case.meta.generation.mode.is_positive or "Sportello-Access" in case.headers):
         case.headers["Sportello-Access"] = scene.access
-    if scene.body is not None and case.meta.generation.mode.is_positive:
+    is_wrong = not case.meta.generation.mode.is_positive or case.meta.is_negative_at(ParameterLocation.BODY)
+    if scene.body is not None and not is_wrong:
         case.body = scene.body(case.body)
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Callable
+from uuid import uuid4
 
-from world import FRAGMENT, World, offer
+from world import FRAGMENT, World, a_document, offer
 
 
 @dataclass
@@ -75,6 +76,18 @@ def consent_in_force(world, found):
     return instead(text_version=version)
 
 
+def paper(state, scope=None, body=None, **path):
+    """A room in which documents and messages go to and fro: asked by its delegato, or with a key."""
+
+    def scene(world):
+        found = getattr(world, state)()
+        bearer = world.keys[scope] if scope else found.sessions["delegato"]
+        names = {"room": found.id, "document": found.document or "", **path}
+        return Scene(names, found.revision(), bearer, body=body)
+
+    return scene
+
+
 def webhook(world):
     return Scene({"webhook": world.webhook()}, bearer=world.keys["booking"])
 
@@ -140,6 +153,23 @@ SCENES: dict[str, Callable[[World], Scene]] = {
     "list_webhooks": key("booking"),
     "show_webhook": webhook,
     "replay_webhook": webhook,
+    # Documents, messages, the operator's day.
+    "hand_in": lambda world: paper(
+        "exchanging", body=lambda _: {"conforms": "true", "file": a_document(uuid4())}
+    )(world),
+    "read_document": paper("exchanging"),
+    "delete_document": paper("exchanging"),
+    "read_receipt": paper("registered"),
+    "read_chat": paper("exchanging"),
+    "write_message": paper("exchanging", body=instead(text="Buongiorno")),
+    "list_documents": paper("exchanging", "operator"),
+    "read_room_document": paper("exchanging", "operator"),
+    "read_room_receipt": paper("registered", "operator"),
+    "register_document": paper("exchanging", "operator", body=instead(subject="Delega")),
+    "tick_step": paper("exchanging", "operator", body=instead(done=True), step="will"),
+    "list_day": key("operator"),
+    "take_seat": room("operator", "waiting"),
+    "read_register_day": lambda world: Scene({"date": "2026-01-13"}, bearer=world.keys["operator"]),
     # Compliance.
     "search_recordings": lambda world: Scene(
         bearer=world.keys["compliance"], body=lambda _: {"reason": "Prova", "office": "Roma", "limit": 2}

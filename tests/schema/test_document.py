@@ -26,6 +26,7 @@ ELSEWHERE = {
     ("follow", "101"): "a WebSocket; tests/integration follows sessions",
     ("create_room", "507"): "needs a full disk; tests/integration/disks.rs fills one",
     ("open", "507"): "needs a full disk; tests/integration/disks.rs fills one",
+    ("hand_in", "200"): "needs the same document twice; tests/integration/documents.rs sends it",
     ("attest", "204"): "needs a device that sends; tests/integration/day.rs attests",
 }
 #: All requests come from one address, and many of them are wrong on purpose.
@@ -34,8 +35,10 @@ NO_LIMITS = {
 }
 #: Hundreds of meetings are opened at the same time, which no disk has space for.
 NO_SPACE = {"RECORDING__RESERVE_BYTES_PER_SECOND": "1000", "RECORDING__RESERVE_FLOOR_MB": "0"}
-#: Longer than any body that is read.
+#: Longer than any body that is read, but documents.
 TOO_LARGE = 200_000
+TOO_LARGE_A_DOCUMENT = 4 << 20
+MULTIPART = "multipart/form-data"
 
 
 class Document(unittest.TestCase):
@@ -109,6 +112,8 @@ class Document(unittest.TestCase):
         self.refused("enter", 409, session)
         room.waits_on("delegato")
         self.refused("connect", 409, session, data=offer(), content_type="application/sdp")
+        self.refused("hand_in", 409, session)
+        self.refused("write_message", 409, session, json={"text": "Buongiorno"})
 
     def test_3_films_are_read_in_ranges(self):
         for name in ("read_original", "read_session_copy"):
@@ -175,8 +180,11 @@ class Document(unittest.TestCase):
         yield "412", {"headers": {"If-Match": '"999999"'}}
         for content_type in raw.get("requestBody", {}).get("content", {}):
             is_json = content_type == "application/json"
+            too_large = TOO_LARGE
+            if content_type == MULTIPART:
+                content_type, too_large = f"{MULTIPART}; boundary=x", TOO_LARGE_A_DOCUMENT
             yield "400", {"data": '{"' if is_json else b"\xff", "content_type": content_type}
-            filler = json.dumps({"x": "y" * TOO_LARGE}) if is_json else "y" * TOO_LARGE
+            filler = json.dumps({"x": "y" * too_large}) if is_json else "y" * too_large
             yield "413", {"data": filler, "content_type": content_type}
             yield "415", {"data": "hello", "content_type": "text/plain"}
             if is_json:
@@ -196,6 +204,11 @@ class Document(unittest.TestCase):
             headers["Authorization"] = f"Bearer {bearer or scene.bearer}"
         if content_type:
             headers["Content-Type"] = content_type
+        elif scene.body is not None and MULTIPART in operation.definition.raw["requestBody"]["content"]:
+            body = scene.body({})
+            form = {"conforms": (None, body["conforms"]), "file": ("carta.pdf", body["file"])}
+            prepared = requests.Request("POST", self.server.url, files=form).prepare()
+            headers["Content-Type"], data = prepared.headers["Content-Type"], prepared.body
         elif scene.body is not None:
             body = scene.body({})
             is_text = isinstance(body, str)

@@ -44,6 +44,21 @@ def offer():
 FRAGMENT = "a=ice-ufrag:Cd2y\r\na=ice-pwd:abcdefghijklmn0123456789\r\n"
 
 
+def a_document(words):
+    """A PDF of one empty page, other than every other."""
+    objects = (
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>",
+    )
+    text, places = f"%PDF-1.7\n% {words}\n".encode(), []
+    for number, content in enumerate(objects, 1):
+        places.append(len(text))
+        text += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"xref\n0 4\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    return text + table + b"trailer\n<< /Size 4 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(text)
+
+
 def time(moment):
     return moment.isoformat().replace("+00:00", "Z")
 
@@ -102,6 +117,28 @@ class World:
         person = room.people["delegato"]["id"]
         self.ask("POST", f"/v1/rooms/{room.id}/participants/{person}/admit", self.keys["operator"])
         return room
+
+    def exchanging(self):
+        """As `met`, with documents and chat; the delegato has handed one in: the room's `document`."""
+        room = self.met()
+        for feature in ("documents", "chat"):
+            path = f"/v1/rooms/{room.id}/features/{feature}"
+            self.ask("PUT", path, self.keys["operator"], json={"on": True})
+        form = {"conforms": (None, "true"), "file": ("carta.pdf", a_document(room.id), "application/pdf")}
+        room.document = self.ask("POST", "/v1/session/documents", room.sessions["delegato"], files=form)["id"]
+        return room
+
+    def registered(self):
+        """As `exchanging`, and the document has its number."""
+        room = self.exchanging()
+        operator = self.keys["operator"]
+        self.ask("POST", f"/v1/rooms/{room.id}/documents/{room.document}/register", operator, json={})
+        for _ in range(200):
+            listed = self.ask("GET", f"/v1/rooms/{room.id}/documents", operator)["documents"]
+            if listed[0]["state"] == "registered":
+                return room
+            sleep(0.05)
+        raise AssertionError("the document is not registered")
 
     def cancelled(self):
         """Nothing can happen in it any more."""
@@ -190,6 +227,7 @@ class Room:
         self.id = booked["room"]["id"]
         self.people = {person["role"]: person for person in booked["participants"]}
         self.sessions = {}
+        self.document = None
         self.connection = None
 
     def waits(self, role):

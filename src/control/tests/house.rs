@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::control::{
-    Booked, Booking, BookingParticipant, Caller, CodeKey, Control, Invitation, Media, Personal, Recording,
-    SessionEvent, SessionView, Settings, Subscription,
+    Booked, Booking, BookingParticipant, Caller, CodeKey, Control, Documents, Invitation, Media, Personal, Recording,
+    Register, SessionEvent, SessionView, Settings, Subscription,
 };
+use crate::documents::Folder;
 use crate::id::{ConnectionId, RoomId};
 use crate::media::{RecordingFault, Source};
 use crate::notify::Waker;
@@ -345,6 +346,8 @@ async fn start(folder: &TempDir, clock: Clock, profiles: Vec<Profile>) -> (Store
         encrypt: true,
         publish_heads: Some(Duration::from_mins(1)),
         signing: Arc::new(SigningKey::generate().unwrap()),
+        documents: Documents { folder: Folder::new(folder.path().join("documents")), antivirus: None },
+        register: Register::Embedded,
     };
     let control = Control::start(store.clone(), worker.clone(), disk.clone(), settings, clock).await.unwrap();
     (store, control, worker, disk)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::papers;
 use super::story::{self, Begin, Run, Story};
 use crate::audit;
 use crate::clock::MonoTime;
@@ -28,7 +29,7 @@ use crate::recording::sign::SigningKey;
 use crate::recording::{FileReport, VerifyError, verify_original};
 use crate::room::ReplayError;
 use crate::room::ledger::Line;
-use crate::store::Appointment;
+use crate::store::{Appointment, ChatMessage, Registration};
 use crate::vault::{EncryptedReader, FixedWriter, SessionKey, is_encrypted};
 
 /// The session copy's name.
@@ -53,6 +54,12 @@ pub(super) struct Job {
     pub(super) lines: Vec<Line>,
     /// The audit's lines about this room.
     pub(super) accesses: Vec<audit::Line>,
+    /// What was written in the room.
+    pub(super) chat: Vec<ChatMessage>,
+    /// What the register was asked for.
+    pub(super) registrations: Vec<Registration>,
+    /// The folder of its documents.
+    pub(super) documents: PathBuf,
     pub(super) key: Option<Arc<SessionKey>>,
     /// Where the recorder left the originals; `None`: they are in the package's folder already.
     pub(super) recorded: Option<PathBuf>,
@@ -144,6 +151,7 @@ pub(super) fn build(
     let offsets = story::timeline(&items.iter().map(|item| item.begin).collect::<Vec<_>>());
     let copy = session_copy(job, &folder, &items, &offsets, &story, progress)?;
 
+    papers::bring(job, &folder, &story)?;
     write_lines(&folder.join("ledger.jsonl"), job.lines.iter())?;
     write_lines(&folder.join("access.jsonl"), job.accesses.iter())?;
     let total = tree_bytes(&folder)?;
@@ -445,6 +453,7 @@ fn describe(job: &Job, signer: &SigningKey, story: Story, items: &[Item], offset
         }),
         Copy::Kept => previous.and_then(|manifest| manifest.session_copy.clone()),
     };
+    let documents = papers::facts(&story.documents);
     Manifest {
         schema: SCHEMA.to_owned(),
         revision: job.revision,
@@ -481,7 +490,7 @@ fn describe(job: &Job, signer: &SigningKey, story: Story, items: &[Item], offset
             lines: u64::try_from(job.accesses.len()).unwrap_or(u64::MAX),
             head: line.hash.clone(),
         }),
-        documents: Vec::new(),
+        documents,
         when_sealed: job.when_sealed,
         recovery,
         timestamp_authority: job.timestamp_authority.clone(),

@@ -9,7 +9,7 @@ use crate::clock::{MonoTime, Now};
 use crate::id::{ConnectionId, ParticipantId};
 use crate::recording::manifest::{Moment, ParticipantFacts, PresenceFacts, RecoveryNote};
 use crate::room::ledger::Line;
-use crate::room::{Entry, Event, Profile, ReplayError, Role, Room};
+use crate::room::{Document, Entry, Event, Profile, ReplayError, Role, Room};
 
 /// A run of the node: its monotonic clock begins anew in each. Counted from 0 within a room's ledger.
 pub(super) type Run = usize;
@@ -33,6 +33,8 @@ pub(super) struct Story {
     pub(super) recovery: Vec<RecoveryNote>,
     /// Whose each connection was, and in which run of the node it stood.
     pub(super) connections: HashMap<ConnectionId, (ParticipantId, Run)>,
+    /// Documents that were handed in.
+    pub(super) documents: Vec<Document>,
     /// The role of each person.
     pub(super) roles: HashMap<ParticipantId, Role>,
 }
@@ -58,6 +60,7 @@ pub(super) fn tell(profile: &Arc<Profile>, lines: &[Line]) -> Result<Story, Repl
         end_reason: "unfinished".to_owned(),
         outcome: room.outcome().map(|outcome| outcome.name().to_owned()),
         recovery: Vec::new(),
+        documents: room.documents().to_vec(),
         connections: HashMap::new(),
         roles: HashMap::new(),
     };
@@ -77,6 +80,10 @@ pub(super) fn tell(profile: &Arc<Profile>, lines: &[Line]) -> Result<Story, Repl
             }
             Event::CodeAccepted { participant } => story.change(*participant, |person| {
                 person.admitted_by.get_or_insert_with(|| "code".to_owned());
+                person.admitted.get_or_insert(entry.wall);
+            }),
+            Event::SeatTaken { participant } => story.change(*participant, |person| {
+                person.admitted_by.get_or_insert_with(|| "operator_key".to_owned());
                 person.admitted.get_or_insert(entry.wall);
             }),
             Event::Attested { participant, .. } => story.change(*participant, |person| {

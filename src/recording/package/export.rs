@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::place::{Kind, PackageFiles, ReadSeek};
-use super::{base_name, is_encrypted, is_webm};
+use super::{base_name, is_encrypted, may_be_encrypted};
 use crate::vault::{EncryptedReader, OpenError, SessionKey};
 
 /// Why nothing, or only a part, was exported.
@@ -125,7 +125,7 @@ fn open<'a>(
     key: Option<&SessionKey>,
 ) -> Result<(Box<dyn ReadSeek + 'a>, u64), ExportError> {
     let failed = |source| ExportError::Read { path: path.to_owned(), source };
-    let opens = key.filter(|_| is_webm(path));
+    let opens = key.filter(|_| may_be_encrypted(path));
     if let Some(key) = opens
         && is_encrypted(files, path).map_err(failed)?
     {

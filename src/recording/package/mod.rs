@@ -163,6 +163,11 @@ pub fn is_webm(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "webm")
 }
 
+/// Whether a file is one of those that are encrypted if the room has a key: recordings, and what people exchanged.
+pub fn may_be_encrypted(path: &str) -> bool {
+    is_webm(path) || path == "chat.jsonl" || ["documents/", "receipts/"].iter().any(|folder| path.starts_with(folder))
+}
+
 /// A file's name without its folders: encryption binds a file to it.
 pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)

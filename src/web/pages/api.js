@@ -4,6 +4,8 @@
 
 /** A request that hangs in a dead network must give way to the next try. */
 const REQUEST_TIMEOUT_MS = 10_000;
+/** The largest document at some 200 kbit/s. Shorter would refuse slow uplinks; longer only hides a dead one. */
+const UPLOAD_TIMEOUT_MS = 180_000;
 /** First and longest pause between two tries to reach the server: short enough to be back soon, long enough not to storm it. */
 const BACKOFF_FIRST_MS = 400;
 const BACKOFF_LONGEST_MS = 8_000;
@@ -69,8 +71,13 @@ export async function send(method, path, request = {}) {
 
 /** @param {Response} response @returns {Promise<import("./types.js").ProblemBody>} */
 async function problemBody(response) {
+  return parsedProblem(await response.text().catch(() => ""));
+}
+
+/** @param {string} text @returns {import("./types.js").ProblemBody} */
+function parsedProblem(text) {
   try {
-    const body = await response.json();
+    const body = JSON.parse(text);
     return typeof body === "object" && body !== null ? body : {};
   } catch {
     return {};
@@ -138,8 +145,9 @@ export class Session extends EventTarget {
     await this.load();
   }
 
-  async enter() {
-    await this.#post("/v1/session/enter");
+  /** @param {{camera: boolean, microphone: boolean}} devices which of them work */
+  async enter(devices) {
+    await this.#post("/v1/session/enter", devices);
     await this.load();
   }
 
@@ -176,6 +184,72 @@ export class Session extends EventTarget {
    */
   async command(method, what, json) {
     await send(method, `/v1/rooms/${this.view?.room.id}/${what}`, { token: this.token, json });
+  }
+
+  /**
+   * Hands a document in. Only XMLHttpRequest tells how far an upload is.
+   * @param {File} file
+   * @param {(part: number) => void} progress 0 to 1
+   * @returns {Promise<void>}
+   */
+  sendDocument(file, progress) {
+    const form = new FormData();
+    // Before the file: the server reads in order, and takes no file without it.
+    form.append("conforms", "true");
+    form.append("file", file, file.name);
+    const request = new XMLHttpRequest();
+    request.open("POST", "/v1/session/documents");
+    request.setRequestHeader("Authorization", `Bearer ${this.token}`);
+    request.responseType = "text";
+    request.timeout = UPLOAD_TIMEOUT_MS;
+    request.upload.addEventListener("progress", (event) => {
+      if (event.lengthComputable) progress(event.loaded / event.total);
+    });
+    return new Promise((resolve, reject) => {
+      const unreachable = () => reject(new Problem(0, { type: "/problems/unreachable" }));
+      request.addEventListener("error", unreachable);
+      request.addEventListener("timeout", unreachable);
+      request.addEventListener("abort", unreachable);
+      request.addEventListener("load", () => {
+        if (request.status >= 200 && request.status < 300) resolve();
+        else reject(new Problem(request.status, parsedProblem(request.responseText)));
+      });
+      request.send(form);
+    });
+  }
+
+  /**
+   * A document's bytes, or its receipt.
+   * @param {string} id
+   * @param {boolean} [receipt]
+   * @returns {Promise<Blob>}
+   */
+  async fetchDocument(id, receipt = false) {
+    const path = `/v1/session/documents/${id}${receipt ? "/receipt" : ""}`;
+    return (await send("GET", path, { token: this.token })).blob();
+  }
+
+  /** @param {string} id */
+  async deleteDocument(id) {
+    await send("DELETE", `/v1/session/documents/${id}`, { token: this.token });
+  }
+
+  /**
+   * The chat's messages after a number.
+   * @param {number} after
+   * @returns {Promise<import("./types.js").ChatMessage[]>}
+   */
+  async chatAfter(after) {
+    const response = await send("GET", `/v1/session/chat?after=${after}`, { token: this.token });
+    return (await response.json()).messages;
+  }
+
+  /**
+   * @param {string} text
+   * @returns {Promise<import("./types.js").ChatMessage>}
+   */
+  async sendChat(text) {
+    return (await send("POST", "/v1/session/chat", { token: this.token, json: { text } })).json();
   }
 
   /** Begins to listen; comes back by itself when the line is cut. */

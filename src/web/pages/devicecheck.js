@@ -22,6 +22,8 @@ export function deviceScreen(app, view, session) {
   const state = h("p", { class: "notice", role: "status" }, t("devices.opening"));
   const trouble = h("div", { class: "notice danger", role: "alert", hidden: true });
   const retry = h("button", { id: "devices-retry", class: "button", type: "button", hidden: true }, t("devices.retry"));
+  // Without a camera or a microphone one can wait, be seen to have trouble, and be helped; not without a browser for it.
+  const anyway = h("button", { id: "enter-anyway", class: "button", type: "button", hidden: true }, t("devices.anyway"));
   const board = deviceBoard(devices);
 
   const update = () => {
@@ -29,6 +31,7 @@ export function deviceScreen(app, view, session) {
     const remedies = remediesFor(devices);
     trouble.hidden = remedies.length === 0;
     retry.hidden = trouble.hidden;
+    anyway.hidden = trouble.hidden || devices.hopeless;
     state.hidden = !trouble.hidden;
     state.className = devices.ready ? "notice success" : "notice";
     setText(state, devices.ready ? t("devices.ok") : t("devices.opening"));
@@ -41,15 +44,18 @@ export function deviceScreen(app, view, session) {
   };
 
   retry.addEventListener("click", () => void devices.open());
-  enter.addEventListener("click", async () => {
+  const goIn = async () => {
     enter.disabled = true;
     app.checked = true;
     const place = session.view?.place;
-    const entered = place !== "admitted" || (await app.attempt(() => session.enter()));
+    const found = { camera: devices.camera !== null, microphone: devices.microphone !== null };
+    const entered = place !== "admitted" || (await app.attempt(() => session.enter(found)));
     if (!entered) app.checked = false;
     enter.disabled = !devices.ready;
     app.follow();
-  });
+  };
+  enter.addEventListener("click", goIn);
+  anyway.addEventListener("click", goIn);
   devices.addEventListener("change", update);
   update();
   if (!devices.ready) void devices.open();
@@ -62,7 +68,7 @@ export function deviceScreen(app, view, session) {
     trouble,
     board.element,
     state,
-    h("div", { class: "actions" }, enter, retry),
+    h("div", { class: "actions" }, enter, retry, anyway),
   );
   return {
     element,

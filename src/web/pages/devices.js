@@ -34,6 +34,11 @@ export class Devices extends EventTarget {
     return this.microphone !== null && this.camera !== null;
   }
 
+  /** The browser or the page itself stands in the way: trying again changes nothing. */
+  get hopeless() {
+    return Object.values(this.troubles).some((trouble) => trouble === "insecure" || trouble === "unsupported");
+  }
+
   /** Opens both; what does not open is told in `troubles`. */
   async open() {
     if (!navigator.mediaDevices?.getUserMedia) {
@@ -62,7 +67,8 @@ export class Devices extends EventTarget {
    */
   async choose(kind, id) {
     this.chosen[kind] = id;
-    if (kind !== "speaker") await this.#openOne(kind);
+    // What was chosen by hand, not what the browser thinks fits better; if it is gone, any other.
+    if (kind !== "speaker" && !(await this.#openOne(kind, true))) await this.#openOne(kind);
     this.#changed();
   }
 
@@ -89,16 +95,24 @@ export class Devices extends EventTarget {
     this.#changed();
   }
 
-  /** @param {Device} kind */
-  async #openOne(kind) {
-    const constraints = kind === "microphone" ? { audio: this.#audio() } : { video: this.#video() };
+  /**
+   * @param {Device} kind
+   * @param {boolean} [exactly] the chosen one or none
+   * @returns {Promise<boolean>} whether it is open
+   */
+  async #openOne(kind, exactly = false) {
+    const wanted = kind === "microphone" ? this.#audio() : this.#video();
+    if (exactly) wanted.deviceId = { exact: this.chosen[kind] ?? "" };
+    const constraints = kind === "microphone" ? { audio: wanted } : { video: wanted };
     delete this.troubles[kind];
     try {
       const stream = await navigator.mediaDevices.getUserMedia(constraints);
       this.#take(kind, stream.getTracks()[0]);
+      return true;
     } catch (error) {
       this.#take(kind, undefined);
       this.troubles[kind] = troubleOf(error);
+      return false;
     }
   }
 
@@ -126,10 +140,12 @@ export class Devices extends EventTarget {
     this.#changed();
   }
 
+  /** @returns {MediaTrackConstraints} */
   #audio() {
     return { ...VOICE, ...(this.chosen.microphone ? { deviceId: { ideal: this.chosen.microphone } } : {}) };
   }
 
+  /** @returns {MediaTrackConstraints} */
   #video() {
     return { ...PICTURE, ...(this.chosen.camera ? { deviceId: { ideal: this.chosen.camera } } : {}) };
   }

@@ -77,6 +77,20 @@ export function confirmed(question, yesText, noText) {
   });
 }
 
+/**
+ * One press, one command: the button rests until the answer is there.
+ * @param {HTMLButtonElement} button
+ * @param {() => Promise<unknown> | void} act
+ */
+export async function pressed(button, act) {
+  button.disabled = true;
+  try {
+    await act();
+  } finally {
+    button.disabled = false;
+  }
+}
+
 /** Outlines on a 24 by 24 grid. @type {Record<string, string>} */
 const ICONS = {
   microphone: "M12 3a3 3 0 0 0-3 3v5a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6",
@@ -90,6 +104,16 @@ const ICONS = {
   settings: "M4 7h10M18 7h2M4 17h2M10 17h10M16 5a2 2 0 1 0 0 4 2 2 0 0 0 0-4zM8 15a2 2 0 1 0 0 4 2 2 0 0 0 0-4z",
   person: "M12 4a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM4 21a8 8 0 0 1 16 0",
   arrow: "M4 12h15M13 6l6 6-6 6",
+  cross: "M6 6l12 12M18 6 6 18",
+  documents: "M7 3h7l4 4v14H7zM14 3v4h4M10 12h5M10 16h5",
+  chat: "M4 5h16v11H10l-4 4v-4H4zM8 9h8M8 12h5",
+  download: "M12 4v11M7 11l5 5 5-5M5 20h14",
+  bin: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10.500 11v5M13.500 11v5",
+  receipt: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
+  stamp: "M9 4a3 3 0 0 1 6 0c0 3-1.500 4-1.500 7H18v4H6v-4h4.500C10.500 8 9 7 9 4zM6 19h12",
+  signal: "M4 19v-3M9 19v-6M14 19V9M19 19V5M4 4l16 16",
+  phone: "M8 3h8v18H8zM11 18h2",
+  bell: "M6 17V11a6 6 0 0 1 12 0v6l1.500 2h-15zM10 21h4",
   check: "M5 12.500 10 17.500 19 7",
 };
 

@@ -1,8 +1,9 @@
 /** The screens before and after the room. */
 
 import { enterCode, Problem } from "./api.js";
+import { documentsPanel } from "./documents.js";
 import { byId, confirmed, h, icon, setText } from "./dom.js";
-import { date, dateAndHour, elapsed, hour, roleName, t, word } from "./i18n.js";
+import { date, dateAndHour, elapsed, hour, plural, roleName, t, word } from "./i18n.js";
 import { tooEarly, wordsOf } from "./problems.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
@@ -163,7 +164,10 @@ function readiness(role, n) {
       h("li", {}, t("welcome.ready.code", { n })),
       h("li", {}, t("welcome.ready.document")),
       forms && h("li", {}, t("welcome.ready.forms")),
+      forms && h("li", {}, t("welcome.ready.both")),
       h("li", {}, t("welcome.ready.device")),
+      h("li", {}, t("welcome.ready.browser")),
+      h("li", {}, t("welcome.ready.close")),
     ),
   );
 }
@@ -281,50 +285,70 @@ export function messageScreen(heading, text, action, act, id) {
 }
 
 /**
+ * @param {App} app
  * @param {SessionView | null} view
  * @param {"concluded" | "removed" | "session" | "cancelled" | "expired"} reason
  * @returns {Screen}
  */
-export function endedScreen(view, reason) {
+export function endedScreen(app, view, reason) {
   const screen =
     reason === "concluded"
-      ? concludedScreen(view)
+      ? concludedScreen(app, view)
       : reason === "session"
         ? messageScreen(t("ended.session.heading"), t("ended.session.text"), t("ended.session.again"), () =>
             location.reload(),
           )
         : messageScreen(t(`ended.${reason}.heading`), t(`ended.${reason}.text`));
   screen.element.id = "ended";
+  if (app.home) screen.element.append(h("p", {}, h("a", { class: "button", href: app.home }, t("console.back"))));
   screen.element.dataset.reason = reason;
   setText(byId("announce"), screen.element.querySelector("h1")?.textContent ?? "");
   return screen;
 }
 
-/** @param {SessionView | null} view @returns {Screen} */
-function concludedScreen(view) {
-  const until = view?.extension_until;
-  const hours = until && view ? Math.ceil((Date.parse(until) - Date.parse(view.now)) / 3_600_000) : 0;
-  const extension =
-    until && hours > 0
-      ? h(
-          "div",
-          { class: "notice" },
-          h("p", {}, h("strong", {}, t("ended.extension", { hours }))),
-          h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })),
-        )
-      : null;
+/**
+ * «Chiamata terminata»; with an extension, the documents too.
+ * @param {App} app
+ * @param {SessionView | null} view
+ * @returns {Screen}
+ */
+function concludedScreen(app, view) {
+  const extended = h("div", { id: "extended", class: "notice", hidden: true });
   const outcome = view?.outcome ? facts([[t("ended.outcome"), [word(`outcome.${view.outcome}`, view.outcome)]]]) : null;
-  return {
-    element: h(
-      "section",
-      { class: "card narrow" },
-      h("div", { class: "done" }, icon("check")),
-      h("h1", {}, t("ended.heading")),
-      outcome,
-      extension,
-      h("p", { class: "lead" }, t("ended.text")),
-    ),
+  const session = app.session;
+  const documents = session ? documentsPanel(app, session) : null;
+  const text = h("p", { class: "lead" });
+  const card = h(
+    "div",
+    { class: "card" },
+    h("div", { class: "done" }, icon("check")),
+    h("h1", {}, t("ended.heading")),
+    outcome,
+    extended,
+    text,
+  );
+  const element = h("section", { class: "ended" }, card, documents?.element);
+
+  const update = (/** @type {SessionView | null} */ now) => {
+    const until = now?.phase === "extended" ? now.extension_until : null;
+    const hours = until && now ? Math.ceil((Date.parse(until) - Date.parse(now.now)) / 3_600_000) : 0;
+    const open = until !== null && hours > 0;
+    element.classList.toggle("columns", documents !== null && (open || (now?.documents ?? []).length > 0));
+    extended.hidden = !open;
+    if (until && open && extended.dataset.hours !== String(hours)) {
+      extended.dataset.hours = String(hours);
+      extended.replaceChildren(
+        h("p", {}, h("strong", {}, plural("ended.extension", hours))),
+        h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })),
+      );
+    }
+    setText(text, t(open ? "ended.text.extended" : "ended.text"));
+    if (!documents) return;
+    documents.element.hidden = !element.classList.contains("columns");
+    if (now) documents.update?.(now);
   };
+  update(view);
+  return { element, update };
 }
 
 /**

@@ -28,6 +28,9 @@ const day = new Intl.DateTimeFormat(language, {
   month: "long",
   year: "numeric",
 });
+const seconds = new Intl.DateTimeFormat(language, { timeZone: ZONE, timeStyle: "medium" });
+const short = new Intl.DateTimeFormat(language, { timeZone: ZONE, dateStyle: "short", timeStyle: "short" });
+const oneDigit = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
 const lists = new Intl.ListFormat(language, { type: "conjunction" });
 
 function chooseLanguage() {
@@ -50,7 +53,8 @@ export function t(key, values = {}) {
 
 /**
  * A text that depends on a number: the catalogue has `<key>.one` and `<key>.other`.
- * @param {"code.attempts" | "problem.presence-too-short.seconds"} key
+ * @param {"code.attempts" | "problem.presence-too-short.seconds" | "operator.recording.behind" | "grant.not_yet"
+ *   | "ended.extension"} key
  * @param {number} n
  */
 export function plural(key, n) {
@@ -83,6 +87,19 @@ export const listing = (items) => lists.format(items);
 
 /** @param {string} time */
 export const hour = (time) => clock.format(new Date(time));
+
+/** With its seconds. @param {string} time */
+export const second = (time) => seconds.format(new Date(time));
+
+/** The day it is at the counter, as 2026-11-25. */
+export const today = () => new Date().toLocaleDateString("sv-SE", { timeZone: ZONE });
+
+/** Day and hour in few letters. @param {string} time */
+export const moment = (time) => short.format(new Date(time));
+
+/** @param {number} bytes */
+export const fileSize = (bytes) =>
+  bytes < 1024 * 1024 ? `${Math.max(1, Math.round(bytes / 1024))} kB` : `${oneDigit.format(bytes / 1024 / 1024)} MB`;
 
 /** @param {string} time */
 export const date = (time) => day.format(new Date(time));

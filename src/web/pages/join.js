@@ -15,10 +15,11 @@
  *   [data-participant="<id>"]         a person's tile, with data-role, one <video> and (not our own) one <audio>;
  *                                     our own has data-self="true"; a shared screen is [data-screen="<id>"]
  *   #elapsed #recording (data-state) #recording-fault (data-fault) #status #link (data-state)
- *   #toggle-microphone #toggle-camera #share #settings #info #leave #unblock-audio
+ *   #toggle-microphone #toggle-camera #toggle-documents #toggle-chat #share #settings #info #leave #unblock-audio
+ *   #weak                             poor connection; documents.js and chat.js name what is in their panels
  *   #operator-panel #operator-open    operator; a person's row is [data-person="<id>"] with data-place
  *   [data-admit] [data-send-back] [data-remove] [data-attest] [data-attest-confirm] [data-withdraw]   by person's id
- *   [data-feature="sharing"] #outcome-<outcome> #extension #conclude
+ *   [data-feature="documents"|"chat"|"sharing"] [data-step-id] #recording-health #grant #outcome-<outcome> #extension #conclude
  *   #confirm-yes #confirm-no          question before a removal
  *   #left #rejoin #ended              after leaving, after the end (data-reason: concluded, removed, session, …)
  *   #problem                          alert that says what went wrong (data-slug: last part of the problem's type)
@@ -42,12 +43,17 @@ import { roomScreen } from "./room.js";
 /** Phases after which nobody meets any more. @type {import("./types.js").Phase[]} */
 const OVER = ["concluded", "extended", "closed", "cancelled", "expired"];
 
-const joinToken = location.pathname.split("/")[2] ?? "";
+/** `/join/<token>`, or `/operator/rooms/<room>`: there the console has put the operator's session into the store. */
+const place = location.pathname.split("/");
+const seated = place[1] === "operator";
+const joinToken = (seated ? place[3] : place[2]) ?? "";
 const storeKey = `sportello.session.${joinToken}`;
 
 export class App {
   constructor() {
     this.devices = new Devices();
+    /** Where the operator goes back to. */
+    this.home = seated ? `/operator${location.search}` : null;
     /** @type {Session | null} */
     this.session = null;
     /** @type {Media | null} */
@@ -88,6 +94,7 @@ export class App {
 
   /** From the link: who, when, where, and the code. */
   async begin() {
+    if (this.home) return location.replace(this.home);
     try {
       const appointment = await welcome(joinToken);
       this.show("code", () => codeScreen(this, joinToken, appointment));
@@ -127,7 +134,8 @@ export class App {
     const step = this.screenOf(view);
     if (step === "ended") {
       this.finish();
-      this.show(step, () => endedScreen(view, this.endOf(view)));
+      this.show(step, () => endedScreen(this, view, this.endOf(view)));
+      this.screen?.update?.(view);
       return;
     }
     if (step === "room" && view.place === "inside") media.start();
@@ -182,6 +190,7 @@ export class App {
           "rejoin",
         );
         screen.element.id = "left";
+        if (this.home) screen.element.append(h("p", {}, h("a", { class: "button", href: this.home }, t("console.back"))));
         return screen;
       }
       default:
@@ -209,7 +218,7 @@ export class App {
     sessionStorage.removeItem(storeKey);
     this.finish();
     const view = this.session?.view ?? null;
-    this.show("ended", () => endedScreen(view, view ? this.endOf(view) : "session"));
+    this.show("ended", () => endedScreen(this, view, view ? this.endOf(view) : "session"));
   }
 
   /** @param {SessionView} view */

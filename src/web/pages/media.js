@@ -22,11 +22,18 @@ const SILENCE_MS = 2_500;
 const DISBELIEF_MS = 300;
 const BACKOFF_FIRST_MS = 400;
 const BACKOFF_LONGEST_MS = 8_000;
+/** How often it is looked at how well media gets through, and from which share of lost packets on it is felt. */
+const QUALITY_EVERY_MS = 2_000;
+const WEAK_LOSS = 0.06;
+/** Longer than this there and back, people begin to talk over each other. */
+const WEAK_ROUND_TRIP_S = 0.6;
+/** Looks in a row that must agree: a sign that flickers tells nothing. */
+const WEAK_LOOKS = 2;
 /** A face and a paper held up are readable at this rate; more would starve a weak uplink for nothing. */
 const CAMERA_BITRATE = 1_000_000;
 const SCREEN_BITRATE = 1_500_000;
 
-/** Events: `state` (see `state`, `problem`), `slots` (who is where changed). */
+/** Events: `state` (see `state`, `problem`, `quality`), `slots` (who is where changed). */
 export class Media extends EventTarget {
   /**
    * @param {import("./api.js").Session} session
@@ -53,6 +60,12 @@ export class Media extends EventTarget {
     this.tries = 0;
     /** The server has said that it sees this connection. */
     this.seen = false;
+    /** How well it goes: our own packets get lost, or those of the others. @type {"good" | "sending" | "receiving"} */
+    this.quality = "good";
+    this.weakLooks = 0;
+    /** @type {{received: number, lost: number}} */
+    this.counted = { received: 0, lost: 0 };
+    setInterval(() => void this.#measureQuality(), QUALITY_EVERY_MS);
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -230,6 +243,38 @@ export class Media extends EventTarget {
     } catch {
       // The connection was closed meanwhile; the next one takes the tracks as they are then.
     }
+  }
+
+  /** Tells a weak link apart from a good one by the browser's own counts. */
+  async #measureQuality() {
+    const pc = this.pc;
+    if (!pc || this.state !== "connected") return this.#judge("good");
+    let [received, lost, sendingLoss, roundTrip] = [0, 0, 0, 0];
+    for (const stat of (await pc.getStats()).values()) {
+      if (stat.type === "inbound-rtp") {
+        received += stat.packetsReceived ?? 0;
+        lost += stat.packetsLost ?? 0;
+      } else if (stat.type === "remote-inbound-rtp") {
+        sendingLoss = Math.max(sendingLoss, stat.fractionLost ?? 0);
+        roundTrip = Math.max(roundTrip, stat.roundTripTime ?? 0);
+      }
+    }
+    const before = this.counted;
+    this.counted = { received, lost };
+    const [more, missing] = [received - before.received, lost - before.lost];
+    // Another connection counts from zero.
+    const receivingLoss = more > 0 && missing > 0 ? missing / (more + missing) : 0;
+    if (sendingLoss > WEAK_LOSS || roundTrip > WEAK_ROUND_TRIP_S) this.#judge("sending");
+    else this.#judge(receivingLoss > WEAK_LOSS ? "receiving" : "good");
+  }
+
+  /** @param {Media["quality"]} quality */
+  #judge(quality) {
+    this.weakLooks = quality === "good" ? Math.max(0, this.weakLooks - 1) : Math.min(WEAK_LOOKS + 1, this.weakLooks + 1);
+    const shown = this.weakLooks >= WEAK_LOOKS ? (quality === "good" ? this.quality : quality) : "good";
+    if (shown === this.quality) return;
+    this.quality = shown;
+    this.dispatchEvent(new Event("state"));
   }
 
   #drop(gone = false) {

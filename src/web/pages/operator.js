@@ -1,7 +1,7 @@
 /** The operator's panel: open, let in, send back, remove, attest, features, conclude. The server decides; it says why not. */
 
-import { byId, confirmed, h, setText } from "./dom.js";
-import { elapsed, listing, roleName, t } from "./i18n.js";
+import { confirmed, h, pressed, setText } from "./dom.js";
+import { elapsed, language, listing, plural, roleName, second, t } from "./i18n.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
 /** @typedef {import("./types.js").SessionView} SessionView */
@@ -11,7 +11,7 @@ import { elapsed, listing, roleName, t } from "./i18n.js";
 
 const EXTENSIONS = [0, 24, 48, 72];
 /** Features whose panels exist. @type {import("./types.js").Feature[]} */
-const FEATURES = ["sharing"];
+const FEATURES = ["documents", "chat", "sharing"];
 
 /**
  * @param {App} app
@@ -25,6 +25,8 @@ export function operatorPanel(app, session) {
   /** @type {Map<string, PersonRow>} */
   const rows = new Map();
   const features = FEATURES.map((feature) => featureSwitch(app, session, feature));
+  const steps = checklist(app, session);
+  const health = recordingHealth(session);
   const conclusion = conclusionForm(app, session);
 
   /** @param {SessionView} view */
@@ -50,9 +52,15 @@ export function operatorPanel(app, session) {
       row.update(person, view);
     }
     for (const feature of features) feature.update(view);
+    steps.update(view);
+    health.tick();
     conclusion.update(view);
   };
-  const timer = setInterval(() => rows.forEach((row) => row.tick()), 1_000);
+  const timer = setInterval(() => {
+    rows.forEach((row) => row.tick());
+    health.tick();
+    conclusion.tick();
+  }, 1_000);
 
   const element = h(
     "aside",
@@ -60,6 +68,8 @@ export function operatorPanel(app, session) {
     h("h2", { id: "operator-heading" }, t("operator.heading")),
     opening.element,
     h("section", {}, h("h3", {}, t("operator.people")), presence, people),
+    health.element,
+    steps.element,
     h("section", {}, h("h3", {}, t("operator.features")), ...features.map((feature) => feature.element)),
     conclusion.element,
   );
@@ -156,10 +166,10 @@ class PersonRow {
     const host = view?.participants.find((other) => other.id === person.attested_beside);
     if (host) return t("operator.place.beside", { name: host.name });
     switch (person.place) {
-      case "waiting":
-        return t("operator.place.waiting", {
-          time: elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0),
-        });
+      case "waiting": {
+        const time = elapsed(person.waiting_since ? this.session.now - Date.parse(person.waiting_since) : 0);
+        return [t("operator.place.waiting", { time }), devicesWords(person.devices)].filter(Boolean).join(", ");
+      }
       case "inside":
         return [t("operator.place.inside"), ...deviceTroubles(person)].join(", ");
       case "admitted":
@@ -238,6 +248,76 @@ function deviceTroubles(person) {
 }
 
 /**
+ * What the device check found, for whoever is not seen and heard yet.
+ * @param {{camera: boolean, microphone: boolean} | null | undefined} devices
+ */
+export function devicesWords(devices) {
+  if (!devices) return "";
+  if (devices.camera && devices.microphone) return t("operator.devices.ok");
+  if (!devices.camera && !devices.microphone) return t("devices.trouble.both");
+  return t(devices.camera ? "devices.trouble.microphone" : "devices.trouble.camera");
+}
+
+/**
+ * The profile's steps; each tick is an entry of the ledger.
+ * @param {App} app
+ * @param {Session} session
+ */
+function checklist(app, session) {
+  const list = h("ul", { class: "steps plain" });
+  const element = h("section", { id: "steps", hidden: true }, h("h3", {}, t("operator.steps")), list);
+  /** @type {Map<string, {box: HTMLInputElement, at: HTMLElement}>} */
+  const known = new Map();
+  return {
+    element,
+    /** @param {SessionView} view */
+    update(view) {
+      const steps = view.steps ?? [];
+      element.hidden = steps.length === 0 || !view.opened;
+      for (const step of steps) {
+        let item = known.get(step.id);
+        if (!item) {
+          const box = h("input", { type: "checkbox", id: `step-${step.id}`, "data-step-id": step.id });
+          const at = h("span", { class: "hint step-at" });
+          box.addEventListener("change", async () => {
+            const done = box.checked;
+            if (!(await app.attempt(() => session.command("PUT", `steps/${step.id}`, { done })))) box.checked = !done;
+          });
+          const words = step.label[language] ?? step.label.it ?? step.id;
+          list.append(h("li", { class: "check" }, box, h("label", { for: box.id }, words), at));
+          item = { box, at };
+          known.set(step.id, item);
+        }
+        item.box.checked = step.done_at !== null;
+        setText(item.at, step.done_at ? second(step.done_at) : "");
+      }
+    },
+  };
+}
+
+/**
+ * How far the recording is on disk: what was said after that could still be lost.
+ * @param {Session} session
+ */
+function recordingHealth(session) {
+  const words = h("p", { id: "recording-health", class: "presence" });
+  const element = h("section", { hidden: true }, h("h3", {}, t("operator.recording")), words);
+  const tick = () => {
+    const view = session.view;
+    const until = view?.recording.durable_until;
+    element.hidden = !view?.opened;
+    words.dataset.holds = String(view?.recording.state === "on");
+    if (!view) return;
+    const state = t(`recording.${view.recording.state}`);
+    if (!until) return setText(words, `${state}.`);
+    const late = Math.max(0, Math.round((session.now - Date.parse(until)) / 1000));
+    const behind = view.recording.state === "on" ? ` (${plural("operator.recording.behind", late)})` : "";
+    setText(words, `${state}. ${t("operator.recording.until", { at: second(until) })}${behind}`);
+  };
+  return { element, tick };
+}
+
+/**
  * @param {App} app
  * @param {Session} session
  * @param {import("./types.js").Feature} feature
@@ -249,7 +329,7 @@ function featureSwitch(app, session, feature) {
     if (!(await app.attempt(() => session.command("PUT", `features/${feature}`, { on })))) box.checked = !on;
   });
   return {
-    element: h("div", { class: "check" }, box, h("label", { for: box.id }, t("operator.feature.sharing"))),
+    element: h("div", { class: "check" }, box, h("label", { for: box.id }, t(`operator.feature.${feature}`))),
     /** @param {SessionView} view */
     update(view) {
       box.checked = view.features.includes(feature);
@@ -269,11 +349,13 @@ function conclusionForm(app, session) {
       h("option", { value: n }, n === 0 ? t("operator.extension.none") : t("operator.extension.hours", { n })),
     ),
   );
+  const grant = h("p", { id: "grant", class: "presence", hidden: true });
   const submit = h("button", { id: "conclude", class: "button danger", type: "submit" }, t("operator.conclude.submit"));
   const form = h(
     "form",
     { class: "conclusion" },
     h("fieldset", {}, h("legend", {}, t("operator.conclude")), choices),
+    grant,
     h("div", { class: "field" }, h("label", { for: "extension" }, t("operator.extension")), extension),
     submit,
   );
@@ -284,11 +366,21 @@ function conclusionForm(app, session) {
     const json = { outcome, extension_hours: Number(extension.value) };
     void pressed(submit, () => app.attempt(() => session.command("POST", "conclude", json)));
   });
+  const tick = () => {
+    const state = session.view?.grant ?? null;
+    grant.hidden = state === null;
+    if (state === null) return;
+    grant.dataset.holds = String(state.state === "possible");
+    grant.dataset.state = state.state;
+    setText(grant, grantWords(state, session.now));
+  };
   return {
     element: form,
+    tick,
     /** @param {SessionView} view */
     update(view) {
       form.hidden = !view.opened;
+      tick();
       if (choices.childElementCount > 0) return;
       choices.append(
         ...view.outcomes.map((outcome) =>
@@ -305,12 +397,23 @@ function conclusionForm(app, session) {
 }
 
 /**
- * One press, one command: the button rests until the answer is there.
- * @param {HTMLButtonElement} button
- * @param {() => Promise<unknown> | void} act
+ * Whether the delegation may be granted, and why not yet.
+ * @param {import("./types.js").Grant} grant
+ * @param {number} now server's time, milliseconds
  */
-async function pressed(button, act) {
-  button.disabled = true;
-  await act();
-  button.disabled = false;
+function grantWords(grant, now) {
+  switch (grant.state) {
+    case "possible":
+      return t("grant.possible");
+    case "not_yet": {
+      const left = Math.ceil((Date.parse(grant.at) - now) / 1000);
+      return left > 0 ? plural("grant.not_yet", left) : t("grant.possible");
+    }
+    case "presence":
+      return t("grant.presence", { who: listing(grant.missing.map(roleName)) });
+    case "recording":
+      return t("problem.recording-incomplete");
+    default:
+      return t("grant.not_live");
+  }
 }

@@ -1,6 +1,6 @@
 /** What the server refuses, in the reader's words. */
 
-import { dateAndHour, has, listing, plural, roleName, t } from "./i18n.js";
+import { dateAndHour, has, listing, plural, roleName, t, word } from "./i18n.js";
 
 /**
  * @param {import("./api.js").Problem} problem
@@ -13,6 +13,7 @@ export function wordsOf(problem) {
     seconds_left: seconds,
     missing,
     longest_hours: hours,
+    reason,
   } = problem.body;
   switch (problem.slug) {
     case "wrong-code":
@@ -39,6 +40,8 @@ export function wordsOf(problem) {
         t("problem.extension-too-long"),
         hours !== undefined && t("problem.extension-too-long.longest", { n: hours }),
       );
+    case "document-unfit":
+      return sentences(t("problem.document-unfit"), reason !== undefined && word(`unfit.${reason}`, ""));
     default:
       return otherWords(problem);
   }

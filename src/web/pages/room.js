@@ -1,5 +1,7 @@
 /** The room: who is there, whether it is recorded and why not, and one's own buttons. */
 
+import { chatOpen, chatPanel } from "./chat.js";
+import { documentsOpen, documentsPanel, receivedCount } from "./documents.js";
 import { byId, h, icon, setText } from "./dom.js";
 import { deviceBoard } from "./devicecheck.js";
 import { facts } from "./entry.js";
@@ -14,7 +16,7 @@ import { Stage } from "./stage.js";
 /** @typedef {import("./media.js").Media} Media */
 
 /** After so many tries it is more likely the network's rule than its mood. */
-const TRIES_UNTIL_BLOCKED = 3;
+const TRIES_UNTIL_BLOCKED = 2;
 
 /**
  * @param {App} app
@@ -36,6 +38,8 @@ export function roomScreen(app, first, session, media) {
   const status = h("p", { class: "status", id: "status", role: "status" });
   const fault = h("p", { id: "recording-fault", class: "notice danger", role: "alert", hidden: true });
   const link = h("p", { id: "link", class: "notice warning", role: "status", hidden: true });
+  const weak = h("p", { id: "weak", class: "notice warning with-icon", role: "status", hidden: true });
+  weak.append(icon("signal"), h("span", {}));
   const sharing = h("p", { class: "notice", hidden: true }, t("room.ownScreen"));
   const sound = h("div", { class: "notice warning sound", hidden: true }, h("p", {}, t("room.sound.text")));
   const unblock = h("button", { id: "unblock-audio", class: "button primary", type: "button" }, t("room.sound"));
@@ -45,7 +49,8 @@ export function roomScreen(app, first, session, media) {
     sound.hidden = !stage.silenced;
   });
 
-  const controls = new Controls(app, session, media);
+  const side = new Side(app, session, operator);
+  const controls = new Controls(app, session, media, side);
   const info = h("button", { id: "info", class: "info", type: "button", "aria-haspopup": "dialog" }, icon("info"));
   info.append(
     h("span", {}, h("span", { class: "info-label" }, t("room.info"), ": "), h("strong", {}, first.room.counter)),
@@ -59,6 +64,10 @@ export function roomScreen(app, first, session, media) {
     link.dataset.state = line ? media.state : "line";
     if (words) setText(link, words);
     sharing.hidden = media.screen === null;
+    const { quality } = media;
+    weak.hidden = words !== null || quality === "good";
+    if (!weak.hidden && quality !== "good" && weak.lastElementChild)
+      setText(weak.lastElementChild, t(`link.weak.${quality}`));
   };
   /** @param {Event} event */
   const onLine = (event) => {
@@ -72,7 +81,7 @@ export function roomScreen(app, first, session, media) {
 
   const element = h(
     "section",
-    { id: "room", class: operator ? "room with-panel" : "room" },
+    { id: "room", class: "room" },
     h("h1", { class: "only-read" }, t("page.title")),
     h(
       "div",
@@ -80,9 +89,14 @@ export function roomScreen(app, first, session, media) {
       h("div", { class: "bar-info" }, info, h("div", { class: "bar-state" }, clock, recording)),
       controls.element,
     ),
-    h("div", { class: "banners" }, fault, link, sound, sharing, status),
-    h("div", { class: "room-body" }, stage.element, operator?.element),
+    h("div", { class: "banners" }, fault, link, weak, sound, sharing, status),
+    h("div", { class: "room-body" }, stage.element, side.element),
   );
+  side.addEventListener("change", () => {
+    element.classList.toggle("with-panel", side.shown !== null);
+    element.dataset.side = side.shown ?? "";
+  });
+  side.show(null);
 
   /** @param {SessionView} view */
   const update = (view) => {
@@ -97,8 +111,8 @@ export function roomScreen(app, first, session, media) {
     status.dataset.tone = view.suspended || view.flow ? "warning" : "calm";
     status.hidden = !fault.hidden;
     stage.update(view);
+    side.update(view);
     controls.update(view);
-    operator?.update?.(view);
     showLink();
     tick();
   };
@@ -120,15 +134,88 @@ export function roomScreen(app, first, session, media) {
   };
 }
 
-/** Microphone, camera, screen, devices, leave. */
+/** @typedef {"operator" | "documents" | "chat"} SideName */
+
+/** What stands beside the people: one of the documents, the chat and, for the operator, their panel. Events: `change`. */
+class Side extends EventTarget {
+  /**
+   * @param {App} app
+   * @param {Session} session
+   * @param {Screen | null} operator
+   */
+  constructor(app, session, operator) {
+    super();
+    this.operator = operator;
+    const dismiss = () => this.show(null);
+    /** @type {Record<"documents" | "chat", Screen>} */
+    this.panels = { documents: documentsPanel(app, session, dismiss), chat: chatPanel(app, session, dismiss) };
+    /** @type {SideName | null} */
+    this.shown = null;
+    /** What has come since the panel was last looked at. */
+    this.news = { documents: 0, chat: 0 };
+    /** @type {{documents: number, chat: number} | null} */
+    this.known = null;
+    this.element = h("div", { class: "side" }, operator?.element, this.panels.documents.element, this.panels.chat.element);
+  }
+
+  /** @param {"documents" | "chat" | null} name `null`: the operator's panel, or nothing */
+  show(name) {
+    const before = this.shown;
+    this.shown = name ?? (this.operator ? "operator" : null);
+    if (this.operator) this.operator.element.hidden = this.shown !== "operator";
+    this.panels.documents.element.hidden = this.shown !== "documents";
+    this.panels.chat.element.hidden = this.shown !== "chat";
+    if (name) {
+      this.news[name] = 0;
+      const panel = this.panels[name].element;
+      const first = name === "chat" ? panel.querySelector("textarea") : panel.querySelector("h2");
+      if (first instanceof HTMLElement) first.focus();
+    } else if (before === "documents" || before === "chat") {
+      document.getElementById(`toggle-${before}`)?.focus();
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @param {"documents" | "chat"} name */
+  toggle(name) {
+    this.show(this.shown === name ? null : name);
+  }
+
+  /** @param {"documents" | "chat"} name @param {SessionView} view */
+  offers(name, view) {
+    if (name === "chat") return chatOpen(view) || (view.chat_messages ?? 0) > 0;
+    return documentsOpen(view) || (view.documents ?? []).length > 0;
+  }
+
+  /** @param {SessionView} view */
+  update(view) {
+    this.operator?.update?.(view);
+    const counts = { documents: receivedCount(view), chat: view.chat_messages ?? 0 };
+    for (const name of /** @type {("documents" | "chat")[]} */ (["documents", "chat"])) {
+      this.panels[name].update?.(view);
+      if (this.shown === name && !this.offers(name, view)) this.show(null);
+      const more = counts[name] - (this.known?.[name] ?? counts[name]);
+      if (more <= 0 || this.shown === name) continue;
+      this.news[name] += more;
+      setText(byId("announce"), t(`news.${name}`));
+    }
+    this.known = counts;
+  }
+}
+
+/** Documents, chat, microphone, camera, screen, devices, leave. */
 class Controls {
   /**
    * @param {App} app
    * @param {Session} session
    * @param {Media} media
+   * @param {Side} side
    */
-  constructor(app, session, media) {
+  constructor(app, session, media, side) {
     this.app = app;
+    this.side = side;
+    this.documents = control("toggle-documents", () => side.toggle("documents"));
+    this.chat = control("toggle-chat", () => side.toggle("chat"));
     this.session = session;
     this.media = media;
     this.microphone = control("toggle-microphone", () => app.devices.switchMicrophone(!app.devices.microphoneOn));
@@ -143,20 +230,25 @@ class Controls {
     this.element = h(
       "div",
       { class: "controls", role: "group", "aria-label": t("room.controls") },
+      this.documents,
+      this.chat,
+      this.share,
       this.microphone,
       this.camera,
-      this.share,
       settings,
       leave,
     );
     this.show = () => this.#show();
     app.devices.addEventListener("change", this.show);
     media.addEventListener("state", this.show);
+    side.addEventListener("change", this.show);
     this.#show();
   }
 
   /** @param {SessionView} view */
   update(view) {
+    this.documents.hidden = !this.side.offers("documents", view);
+    this.chat.hidden = !this.side.offers("chat", view);
     const allowed = view.features.includes("sharing") && "getDisplayMedia" in (navigator.mediaDevices ?? {});
     this.share.hidden = !allowed;
     if (!allowed) this.media.stopSharing();
@@ -195,7 +287,34 @@ class Controls {
     dress(this.share, "screen", t(sharing ? "room.share.stop" : "room.share"));
     this.share.dataset.on = String(sharing);
     this.share.disabled = this.media.state !== "connected";
+    this.#showPanel(this.documents, "documents");
+    this.#showPanel(this.chat, "chat");
   }
+
+  /**
+   * @param {HTMLButtonElement} button
+   * @param {"documents" | "chat"} name
+   */
+  #showPanel(button, name) {
+    const news = this.side.news[name];
+    const open = this.side.shown === name;
+    if (button.dataset.news !== String(news)) {
+      button.dataset.news = String(news);
+      button.replaceChildren(
+        icon(name),
+        h("span", {}, t(`room.${name}`)),
+        ...(news > 0 ? [newsBadge(news)] : []),
+      );
+    }
+    button.dataset.on = String(open);
+    button.setAttribute("aria-expanded", String(open));
+    button.setAttribute("aria-controls", `${name}-panel`);
+  }
+}
+
+/** @param {number} n */
+function newsBadge(n) {
+  return h("span", { class: "badge" }, String(n), h("span", { class: "only-read" }, ` ${t("news.unread")}`));
 }
 
 /**

@@ -36,6 +36,7 @@
  * @property {Source[]} not_recorded pictures that arrive and cannot be recorded; the operator and the person are told
  * @property {string | null} waiting_since
  * @property {string | null} attested_beside whose device they share
+ * @property {{camera: boolean, microphone: boolean} | null} [devices] what their device check found; the operator is told
  */
 
 /**
@@ -60,6 +61,59 @@
  * @property {Outcome[]} outcomes
  * @property {string | null} extension_until
  * @property {RTCIceServer[]} ice_servers
+ * @property {DocumentView[]} documents
+ * @property {number} chat_messages number of the newest message
+ * @property {Step[]} steps the operator's checklist
+ * @property {Grant | null} grant whether `granted` is possible; told to the operator of a profile that knows it
+ */
+
+/**
+ * @typedef {object} DocumentView
+ * @property {string} id
+ * @property {string} by who sent it
+ * @property {Role} by_role
+ * @property {string} name
+ * @property {"pdf" | "p7m" | "jpeg" | "png" | "jpg"} kind
+ * @property {number} bytes
+ * @property {string} sha256
+ * @property {string} handed_in
+ * @property {"received" | "registering" | "registered" | "deleted" | "refused"} state
+ * @property {string | null} protocol number in the register, e.g. 2026/0000042
+ * @property {string | null} registered_at
+ */
+
+/** @typedef {{id: string, label: Record<string, string>, done_at: string | null}} Step */
+/**
+ * @typedef {{state: "possible"} | {state: "not_yet", at: string} | {state: "presence", missing: Role[]}
+ *   | {state: "recording"} | {state: "not_live"}} Grant
+ */
+
+/** @typedef {{number: number, participant: string, name: string, role: Role | null, at: string, text: string}} ChatMessage */
+
+/**
+ * One appointment of the day, as the operator's console lists it.
+ * @typedef {object} Appointment
+ * @property {string} room
+ * @property {string} profile
+ * @property {string} office
+ * @property {string} counter
+ * @property {string} reason
+ * @property {string} start
+ * @property {string} end
+ * @property {Phase} phase
+ * @property {Outcome | null} outcome
+ * @property {Guest[]} participants
+ */
+
+/**
+ * @typedef {object} Guest
+ * @property {string} id
+ * @property {Role} role
+ * @property {string} name
+ * @property {Person["place"]} place
+ * @property {string | null} waiting_since
+ * @property {{camera: boolean, microphone: boolean} | null} devices what their device check found; null: not told
+ * @property {boolean} connected
  */
 
 /**
@@ -83,6 +137,7 @@
  * @property {number} [seconds_left]
  * @property {Role[]} [missing]
  * @property {number} [longest_hours]
+ * @property {string} [reason] why a document is not fit, a word that pages translate
  */
 
 /**

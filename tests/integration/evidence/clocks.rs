@@ -1,6 +1,6 @@
 //! The wall clock is set while a meeting is recorded: media time does not move, and the ledger tells of it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,27 +14,39 @@ use super::recorded::{decodes, first_lateness_ms, verifies};
 const HOUR_MS: i64 = 3_600_000;
 
 /// A wall clock that only the server sees, put in front of the real one by libfaketime.
-struct WallClock {
+pub(crate) struct WallClock {
     folder: TempDir,
+    library: String,
 }
 
 impl WallClock {
-    fn right() -> Self {
-        let clock = Self { folder: TempDir::new().unwrap() };
+    pub(crate) fn right() -> Self {
+        let clock = Self { folder: TempDir::new().unwrap(), library: library() };
         clock.is_set_to("+0");
         clock
     }
 
     /// So many seconds from the right time.
-    fn is_set_to(&self, offset: &str) {
+    pub(crate) fn is_set_to(&self, offset: &str) {
         // Whoever reads it sees the old line or the new one.
         let new = self.folder.path().join("new");
         std::fs::write(&new, offset).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
 
-    fn file(&self) -> impl AsRef<Path> + use<> {
+    fn file(&self) -> PathBuf {
         self.folder.path().join("offset")
+    }
+
+    /// What has a process read this clock.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("LD_PRELOAD", self.library.clone()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ]
     }
 }
 
@@ -48,14 +60,8 @@ fn library() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn setting_the_wall_clock_by_an_hour_moves_no_media_time_and_is_told() {
     let clock = WallClock::right();
-    let (library, file) = (library(), clock.file());
-    let environment = [
-        ("LD_PRELOAD", library.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", file.as_ref().to_str().unwrap()),
-        ("FAKETIME_CACHE_DURATION", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("NO_FAKE_STAT", "1"),
-    ];
+    let environment = clock.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut meeting =
         Meeting::is_live(Setup { environment: &environment, ..Setup::default() }, |_| Habits::default()).await;
     for offset in ["+3600", "-3600", "+0"] {
