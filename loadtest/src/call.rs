@@ -322,13 +322,12 @@ fn write(rtc: &mut Rtc, track: &mut Track, captured: Instant, piece: Piece) -> O
     let timestamp = track.timestamp(captured);
     let mut direct = rtc.direct_api();
     let stream = direct.stream_tx_by_mid(track.mid, None)?;
-    let nackable = codec == Codec::Vp8;
     // Sender reports speak of the time of capture (RFC 3550, section 6.4.1).
     stream.write_rtp(
         RtpWrite::new(pt, track.sequence.into(), timestamp, captured, payload)
             .marker(marker)
             .ext_vals(ext)
-            .nackable(nackable),
+            .nackable(true),
     );
     track.sequence += 1;
     Some(*stream.ssrc())

@@ -139,7 +139,7 @@ impl Client {
         let (mut rtc, offer, pending, lines) = sdp::offer(clock.now());
         let posted = Instant::now();
         let (answer, location) = part.api.offer(&part.session, offer).await?;
-        let (socket, local) = sdp::answered(&mut rtc, &answer, pending).await?;
+        let (socket, local) = sdp::answered(&mut rtc, &answer, pending, lines.microphone).await?;
         let plain = part.habits.light.then(|| Plain::read(&answer));
         let report = ClientReport {
             role: part.role.clone(),

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
+use str0m::media::{Direction, Frequency, MediaKind, Mid};
 use str0m::{Candidate, Rtc, RtcConfig};
 use tokio::net::UdpSocket;
 
@@ -21,8 +22,9 @@ pub(crate) struct Lines {
 
 /// An offer with the pages' m-lines: microphone, camera, a screen that stays dark, and the slots.
 pub(crate) fn offer(now: Instant) -> (Rtc, String, SdpPendingOffer, Lines) {
-    let mut rtc =
-        RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).enable_vp8(true).build(now);
+    let mut config = RtcConfig::new().set_rtp_mode(true);
+    *config.codec_config() = CodecConfig::new_from_payload_params(vec![opus()]);
+    let mut rtc = config.enable_vp8(true).build(now);
     let mut changes = rtc.sdp_api();
     let mut add = |kind, direction| changes.add_media(kind, direction, None, None, None);
     let microphone = add(MediaKind::Audio, Direction::SendOnly);
@@ -38,14 +40,25 @@ pub(crate) fn offer(now: Instant) -> (Rtc, String, SdpPendingOffer, Lines) {
     (rtc, offer.to_sdp_string(), pending, Lines { microphone, camera })
 }
 
+/// Opus whose lost packets are sent again, as the pages offer it; here in a stream of repairs.
+fn opus() -> PayloadParams {
+    let (codec, clock_rate, channels) = (Codec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2));
+    let format = FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..FormatParams::default() };
+    let mut opus = PayloadParams::new(111.into(), Some(112.into()), CodecSpec { codec, clock_rate, channels, format });
+    opus.set_fb_nack(true);
+    opus
+}
+
 /// Takes the answer, and opens a socket on the interface that faces the server.
 pub(crate) async fn answered(
     rtc: &mut Rtc,
     answer: &str,
     pending: SdpPendingOffer,
+    microphone: Mid,
 ) -> Result<(UdpSocket, SocketAddr), ClientError> {
     let answer_sdp = SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Answer(error.to_string()))?;
     rtc.sdp_api().accept_answer(pending, answer_sdp)?;
+    repair_voice(rtc, microphone);
     for server in candidates(answer) {
         let Some(ip) = facing(server).await else { continue };
         let Ok(socket) = UdpSocket::bind((ip, 0)).await else { continue };
@@ -55,6 +68,16 @@ pub(crate) async fn answered(
         return Ok((socket, local));
     }
     Err(ClientError::NoCandidate)
+}
+
+/// Gives the voice a stream of repairs: `str0m` makes none for audio of its own accord, and has no other way to send a
+/// packet again.
+fn repair_voice(rtc: &mut Rtc, microphone: Mid) {
+    let mut streams = rtc.direct_api();
+    let Some(ssrc) = streams.stream_tx_by_mid(microphone, None).map(|stream| stream.ssrc()) else { return };
+    let repairs = streams.new_ssrc();
+    streams.remove_stream_tx(ssrc);
+    streams.declare_stream_tx(ssrc, Some(repairs), microphone, None);
 }
 
 /// The UDP addresses of `a=candidate` lines (RFC 8839, section 5.1), in the order given.

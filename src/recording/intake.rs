@@ -12,12 +12,9 @@ use crate::media::Source;
 use crate::rtp::vp8::Resolution;
 use crate::rtp::{Codec, Packet, SenderReport, Ssrc};
 
-/// How long a missing video packet is waited for: several rounds of NACK over a slow network. Longer delays the
-/// acknowledgement of everything behind it; shorter drops frames that would still have come.
-const VIDEO_PATIENCE: Duration = Duration::from_millis(400);
-
-/// The same for audio, which is not asked for again: only the network's own reordering is waited for.
-const AUDIO_PATIENCE: Duration = Duration::from_millis(120);
+/// How long a missing packet is waited for: several rounds of NACK over a slow network. Longer delays the
+/// acknowledgement of everything behind it; shorter drops what would still have come.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A frame whose rest does not come for so long holds up no acknowledgement any more; it is still waited for.
 const HALF_FRAME: Duration = Duration::from_millis(500);
@@ -149,15 +146,11 @@ pub(super) struct Outlet {
 
 impl Intake {
     pub(super) fn new(source: Source, codec: Codec) -> Self {
-        let patience = match codec {
-            Codec::Opus => AUDIO_PATIENCE,
-            Codec::Vp8 => VIDEO_PATIENCE,
-        };
         Self {
             source,
             codec,
             ssrc: None,
-            reorder: Reorder::new(patience),
+            reorder: Reorder::new(PATIENCE),
             frames: Frames::new(),
             clock: StreamClock::new(codec.clock_rate()),
             resolution: None,
@@ -254,14 +247,14 @@ impl Intake {
                     self.packets += 1;
                     self.accept(&packet, outlet);
                 }
-                Released::Gap { first, count } => {
+                Released::Gap { first, count, at } => {
                     self.missing = self.missing.saturating_add(count);
                     self.gaps += 1;
                     self.lost = true;
                     metrics::counter!("sportello_recording_missing_packets_total").increment(count);
-                    outlet.events.extend(self.ssrc.map(|ssrc| (now, Event::Gap(ssrc, first, count))));
+                    outlet.events.extend(self.ssrc.map(|ssrc| (at, Event::Gap(ssrc, first, count))));
                     self.frames.gap();
-                    self.watch_damage(now, outlet);
+                    self.watch_damage(at, outlet);
                 }
                 Released::Restart => {
                     outlet.events.push((now, Event::Jump));

@@ -149,6 +149,7 @@ pub struct Gap {
     /// Sequence number of the first of them, without rollovers.
     pub first_sequence: u64,
     pub packets: u64,
+    /// Where the packet behind them stands.
     pub at_ms: u64,
 }
 

@@ -38,6 +38,8 @@ pub(super) enum Released {
         first: u64,
         /// How many.
         count: u64,
+        /// When the packet behind them came, which is where they are missed.
+        at: MonoTime,
     },
     /// The sequence numbers start anew.
     Restart,
@@ -123,9 +125,9 @@ impl Reorder {
     }
 
     fn skip_gap(&mut self, out: &mut Vec<Released>) {
-        if let (Some(next), Some(&first)) = (self.next, self.held.keys().next()) {
+        if let (Some(next), Some((&first, behind))) = (self.next, self.held.first_key_value()) {
             if first > next {
-                out.push(Released::Gap { first: next, count: first - next });
+                out.push(Released::Gap { first: next, count: first - next, at: behind.arrival });
                 if self.holes.len() == MOST_HOLES {
                     self.holes.pop_front();
                 }
@@ -230,7 +232,7 @@ mod tests {
                         prop_assert_eq!(packet.sequence, next);
                         next += 1;
                     }
-                    Released::Gap { first, count } => {
+                    Released::Gap { first, count, .. } => {
                         prop_assert_eq!(*first, next);
                         for missing in next..next + count {
                             prop_assert!(lost.contains(&(missing - 1_001)));

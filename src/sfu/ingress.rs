@@ -178,7 +178,7 @@ impl Ingress {
                 codec: line.codec,
                 encoding: Encoding::Any,
                 theirs: line.theirs.clone(),
-                repairs: line.codec == Codec::Vp8 && line.repair_type.is_some(),
+                repairs: line.resends,
             });
         }
         Self { lines, ..Self::default() }

@@ -39,6 +39,8 @@ pub(super) struct Line {
     pub(super) sends: bool,
     /// What media goes out as.
     pub(super) payload_type: u8,
+    /// The client sends lost packets again when it is asked to (RFC 4585 §6.2.1).
+    pub(super) resends: bool,
     /// What repairs go out as.
     pub(super) repair_type: Option<u8>,
     /// The extensions that the client takes on this line.
@@ -90,6 +92,7 @@ impl Negotiated {
             receives,
             sends: sends && !ours.is_empty(),
             payload_type,
+            resends: section.has_feedback("nack"),
             repair_type,
             ids,
             canonical_name: section.canonical_name().to_owned(),

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
+use str0m::media::Frequency;
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
@@ -25,6 +27,10 @@ use super::socket::{Route, Socket};
 use crate::clock::{Clock, MonoTime};
 use crate::media::Source;
 use crate::rtp::{Packet, SenderReport, Ssrc};
+
+/// Payload types of Opus and of its repairs, where the client names none.
+const OPUS: u8 = 111;
+const OPUS_REPAIRS: u8 = 112;
 
 /// `str0m` sends no reports, so that its timers for them need not wake anyone.
 const NEVER: Duration = Duration::from_hours(24);
@@ -81,16 +87,15 @@ impl Peer {
     pub(super) fn accept(site: &Site, offer: &str) -> Result<(Self, String), ConnectError> {
         sdp::check_offer(offer)?;
         let now = site.clock.instant(site.clock.mono());
-        let config = RtcConfig::new()
+        let mut config = RtcConfig::new()
             .set_crypto_provider(Arc::clone(&site.crypto))
             .set_rtp_mode(true)
             .set_ice_lite(true)
-            .clear_codecs()
-            .enable_opus(true, false)
-            .enable_vp8(true)
             .set_rtcp_report_interval_audio(NEVER)
             .set_rtcp_report_interval_video(NEVER)
             .set_dtls_cert(site.certificate.clone());
+        *config.codec_config() = CodecConfig::new_from_payload_params(vec![opus()]);
+        let config = config.enable_vp8(true);
         let (mut rtc, mailbox) = keys::with_mailbox(|| config.build(now));
         for &ip in site.announced.iter() {
             let candidate = Candidate::host(SocketAddr::new(ip, site.port), "udp")
@@ -292,7 +297,19 @@ impl Peer {
 fn answer(rtc: &mut Rtc, offer: &str) -> Result<String, ConnectError> {
     let parsed = SdpOffer::from_sdp_string(offer).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
     let answer = rtc.sdp_api().accept_offer(parsed).map_err(|error| ConnectError::BadOffer(error.to_string()))?;
-    Ok(sdp::with_candidates_everywhere(&answer.to_sdp_string()))
+    let answer = sdp::with_offered_feedback(&answer.to_sdp_string(), offer);
+    Ok(sdp::with_candidates_everywhere(&answer))
+}
+
+/// Opus whose lost packets are asked for again, if the client offers that: a recording misses no word that could still
+/// come. Repairs come in a stream of their own (RFC 4588), or as the same packet once more, as browsers send them.
+fn opus() -> PayloadParams {
+    let format = FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..FormatParams::default() };
+    let (codec, clock_rate) = (Codec::Opus, Frequency::FORTY_EIGHT_KHZ);
+    let spec = CodecSpec { codec, clock_rate, channels: Some(2), format };
+    let mut opus = PayloadParams::new(OPUS.into(), Some(OPUS_REPAIRS.into()), spec);
+    opus.set_fb_nack(true);
+    opus
 }
 
 /// RFC 7983 §7: STUN begins with 0 to 3.

@@ -1,5 +1,7 @@
 //! What we look at in SDP ourselves: bounds before it is parsed, and the credentials of an ICE restart.
 
+use std::iter;
+
 use super::ConnectError;
 
 /// M-lines that an offer may have. A page offers 11; every one costs memory for the call's whole length.
@@ -55,6 +57,37 @@ pub(super) fn with_credentials(offer: &str, fragment: &str) -> Result<Option<Str
         _ => format!("{line}\r\n"),
     });
     Ok(Some(lines.collect()))
+}
+
+/// The same answer without feedback that its m-line was not offered: an answer adds none (RFC 4585 §4.2).
+pub(super) fn with_offered_feedback(answer: &str, offer: &str) -> String {
+    let mut offered = by_media_line(offer);
+    let mut kept = String::with_capacity(answer.len());
+    for section in by_media_line(answer) {
+        let offered: Vec<_> = offered.next().into_iter().flat_map(str::lines).filter_map(feedback).collect();
+        let is_offered = |line: &&str| {
+            feedback(line).is_none_or(|(payload_type, wanted)| {
+                offered.iter().any(|&(of, what)| what == wanted && (of == payload_type || of == "*"))
+            })
+        };
+        for line in section.lines().filter(is_offered) {
+            kept.push_str(line);
+            kept.push_str("\r\n");
+        }
+    }
+    kept
+}
+
+/// A payload type and what may be told about it.
+fn feedback(line: &str) -> Option<(&str, &str)> {
+    line.trim_end().strip_prefix("a=rtcp-fb:")?.split_once(' ')
+}
+
+/// What stands before the first m-line, then each m-line with its attributes.
+fn by_media_line(sdp: &str) -> impl Iterator<Item = &str> {
+    let starts = sdp.match_indices("\nm=").map(|(at, _)| at + 1);
+    let ends = starts.clone().chain([sdp.len()]);
+    iter::once(0).chain(starts).zip(ends).map(|(start, end)| &sdp[start..end])
 }
 
 /// The same answer with the candidates in every m-line. One bundled transport needs them once (RFC 9143 §7.2), and
@@ -126,6 +159,17 @@ mod tests {
                         a=end-of-candidates\r\nm=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
                         a=mid:2\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\na=end-of-candidates\r\n";
         assert_eq!(with_candidates_everywhere(answer), expected);
+    }
+
+    #[test]
+    fn an_answer_holds_no_feedback_that_was_not_offered() {
+        let offer = "v=0\r\nm=audio 9 X 111\r\na=rtcp-fb:111 transport-cc\r\nm=video 9 X 96\r\na=rtcp-fb:* nack\r\n\
+                     a=rtcp-fb:96 nack pli\r\n";
+        let answer = "v=0\r\nm=audio 9 X 111\r\na=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack\r\nm=video 9 X 96\r\n\
+                      a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n";
+        let expected = "v=0\r\nm=audio 9 X 111\r\na=rtcp-fb:111 transport-cc\r\nm=video 9 X 96\r\na=rtcp-fb:96 nack\r\n\
+                        a=rtcp-fb:96 nack pli\r\n";
+        assert_eq!(with_offered_feedback(answer, offer), expected);
     }
 
     #[test]

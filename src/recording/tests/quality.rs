@@ -100,7 +100,7 @@ fn lost_recovered_late_and_repeated_packets_are_told_apart_and_damage_has_a_leng
     assert_eq!((voice.packets, voice.lost), (297, 3));
     let [gap] = voice.gaps.as_slice() else { panic!("{voice:?}") };
     assert_eq!(*gap, Gap { ssrc: 1_000, first_sequence: 220, packets: 3, at_ms: gap.at_ms });
-    assert!((2_400..2_700).contains(&gap.at_ms), "{gap:?}");
+    assert!(gap.at_ms.abs_diff(23 * 20 + 2_000) <= 5, "where the next packet came: {gap:?}");
 
     let camera = source(&quality, Source::Camera);
     assert_eq!((camera.lost, camera.recovered, camera.late, camera.duplicates), (1, 1, 1, 1));
@@ -109,7 +109,7 @@ fn lost_recovered_late_and_repeated_packets_are_told_apart_and_damage_has_a_leng
     let seen = seen(&quality);
     assert_eq!((seen.frames, seen.keyframes, seen.frames_left_out), (130, 6, 20));
     let [damage] = seen.damages.as_slice() else { panic!("{seen:?}") };
-    assert!(damage.from_ms.abs_diff(1_600) <= 60 && damage.to_ms.abs_diff(2_000) <= 60, "{damage:?}");
+    assert!(damage.from_ms.abs_diff(1_200) <= 60 && damage.to_ms.abs_diff(2_000) <= 60, "{damage:?}");
     assert_eq!(seen.damaged_ms, damage.to_ms - damage.from_ms);
 }
 

@@ -18,7 +18,7 @@ fn loses_two_percent(seed: u64) -> Habits {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_two_percent_loss_video_is_whole_and_every_missing_packet_is_listed_as_a_gap() {
+async fn at_two_percent_loss_picture_and_voice_are_whole_and_every_missing_packet_is_listed_as_a_gap() {
     let mut meeting = Meeting::is_live(Setup::default(), |role| loses_two_percent(role.len() as u64)).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     meeting.ends().await;
@@ -39,8 +39,7 @@ async fn at_two_percent_loss_video_is_whole_and_every_missing_packet_is_listed_a
     println!("{frames_missing} of {frames_sent} frames and {voice_missing} of {voice_sent} Opus packets are missing");
     assert!(frames_sent >= 3 * 20 * 23, "{frames_sent} frames sent");
     assert!(frames_missing * 1_000 <= frames_sent, "{frames_missing} of {frames_sent} frames are missing");
-    // Nobody asks for audio again: what the network loses is missing, and no more.
-    assert!(voice_missing > 0 && voice_missing * 100 <= voice_sent * 4, "{voice_missing} of {voice_sent}");
+    assert!(voice_missing * 1_000 <= voice_sent, "{voice_missing} of {voice_sent} Opus packets are missing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +63,8 @@ async fn a_third_lost_reordered_and_repeated_leaves_gaps_but_no_lies() {
     let frames_missing = missing_frames_are_explained(original, &frames);
     let voice_missing = missing_voice_is_listed(original, &voice);
     let share = |missing: usize, sent: &[Sent]| 100.0 * missing as f64 / sent.len() as f64;
-    assert!((20.0..40.0).contains(&share(voice_missing, &voice)), "{voice_missing} of {} are missing", voice.len());
+    // What is asked for is lost as often, and not asked for without end.
+    assert!((0.1..20.0).contains(&share(voice_missing, &voice)), "{voice_missing} of {} are missing", voice.len());
     assert!(original.of(Kind::Picture).filter(|block| block.keyframe).count() >= 2, "the picture came back");
 
     let errors: Vec<f64> = [(Kind::Picture, &frames), (Kind::Voice, &voice)]
