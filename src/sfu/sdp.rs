@@ -97,7 +97,7 @@ pub(super) fn with_candidates_everywhere(answer: &str) -> String {
     let candidates: Vec<&str> = answer.lines().filter(|line| is_candidate(line)).collect();
     let mut lines: Vec<&str> = Vec::new();
     let mut open = false;
-    for line in answer.lines().filter(|line| !is_candidate(line)).chain(std::iter::once("m=")) {
+    for line in answer.lines().filter(|line| !is_candidate(line)).chain(iter::once("m=")) {
         if line.starts_with("m=") && std::mem::replace(&mut open, line.split(' ').nth(1) != Some("0")) {
             lines.extend(&candidates);
         }
