@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use sportello::clock::Clock;
 use sportello::rtp::Ssrc;
 use sportello::rtp::sequence::Window;
 use sportello::rtp::srtp::{Profile, contexts};
@@ -139,7 +140,7 @@ fn worker_loop(c: &mut Criterion) {
     let mut group = c.benchmark_group("worker loop");
     group.sample_size(20);
     for rooms in [1, 30, 300] {
-        let (mut laps, mut floor) = (Laps::new(rooms).unwrap(), Floor::new(rooms).unwrap());
+        let (mut laps, mut floor) = (Laps::new(rooms, Clock::new()).unwrap(), Floor::new(rooms).unwrap());
         compare(rooms, &mut laps, &mut floor);
         group.throughput(Throughput::Elements(arrivals(rooms)));
         group.bench_function(format!("{rooms} rooms"), |b| b.iter_custom(|cycles| spent(cycles, || laps.run()).time));

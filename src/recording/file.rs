@@ -271,11 +271,13 @@ impl OriginalFiles {
         self.rtcp_lines.append(lines)
     }
 
-    /// Makes everything appended durable. The chain goes last: it never speaks of what is not there, and its end says
-    /// that the rest is whole.
-    pub(super) fn sync(&mut self) -> Result<(), DiskError> {
+    /// Makes everything appended durable, or all but the lines of reports. The chain goes last: it never speaks of what is
+    /// not there, and its end says that the rest is whole.
+    pub(super) fn sync(&mut self, reports: bool) -> Result<(), DiskError> {
         self.media.sync()?;
-        self.rtcp_lines.sync()?;
+        if reports {
+            self.rtcp_lines.sync()?;
+        }
         self.chain_lines.sync()
     }
 }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use str0m::ice::StunMessage;
 
+use crate::id::RoomId;
+
 /// Addresses that one session may be reached from at a time. A browser checks from a handful; more is an attack on
 /// the table.
 const MOST_ADDRESSES: usize = 16;
@@ -17,6 +19,9 @@ pub(super) struct PeerKey(pub(super) u64);
 /// A table of sessions. Keys are counted, so that nobody can choose ones that collide: spreading them is enough.
 pub(super) type KeyMap<T> = HashMap<PeerKey, T, BuildHasherDefault<KeyHasher>>;
 
+/// The same of rooms, whose identifiers are ours, too.
+pub(super) type RoomMap<T> = HashMap<RoomId, T, BuildHasherDefault<KeyHasher>>;
+
 /// Spreads counted keys over a table (Fibonacci hashing).
 #[derive(Debug, Default)]
 pub(super) struct KeyHasher(u64);
@@ -27,9 +32,15 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            self.write_u64(u64::from_le_bytes(word));
         }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
     }
 
     fn write_u64(&mut self, n: u64) {

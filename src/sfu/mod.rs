@@ -4,6 +4,7 @@
 //! `control` tells a worker what may flow; the worker tells `control` what it saw ([`Fact`]). A room's packets
 //! go to the recorder through the room's [`Tap`](crate::rtp::Tap) before they go to anyone else.
 
+mod crowd;
 mod demux;
 mod egress;
 mod forward;

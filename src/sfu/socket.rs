@@ -158,6 +158,11 @@ impl Inbox {
         Self { bytes: Vec::new(), metas: Vec::new(), room: 0, filled: 0 }
     }
 
+    /// Whether the batch took in as much as it can: more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.metas.len()
+    }
+
     /// The datagrams of the batch, those that the kernel had merged (GRO) taken apart. They may be worked on in place.
     pub(super) fn datagrams(&mut self) -> impl Iterator<Item = (Route, &mut [u8])> {
         let places = self.bytes.chunks_mut(self.room.max(1));
