@@ -64,9 +64,9 @@ fn compare(rooms: usize, length: Duration, pairs: u64) -> (f64, f64, f64) {
     run_on(CROWD_CORE);
     thread::sleep(Duration::from_millis(500));
 
-    // The first stretch makes files and warms up.
-    stretch(rooms, &mut ours, Duration::from_secs(3));
-    stretch(rooms, &mut floor, Duration::from_secs(1));
+    // Until everyone's first keyframe has come and the files are made.
+    ours.run(Duration::from_secs(11));
+    floor.run(Duration::from_secs(1));
     let figures: Vec<(f64, f64)> =
         (0..pairs).map(|_| (stretch(rooms, &mut ours, length), stretch(rooms, &mut floor, length))).collect();
     let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
