@@ -97,7 +97,9 @@ impl Crowd {
         let mut spent = Spent::default();
         let dues = dues(self.people.len());
         for turn in dues.chunk_by(|one, other| one.at / 1_000 == other.at / 1_000) {
-            turn.iter().for_each(|due| self.send(*due));
+            for due in turn {
+                self.send(*due);
+            }
             let begin = Instant::now();
             serve();
             spent.time += begin.elapsed();
@@ -120,7 +122,9 @@ impl Crowd {
             for step in dues.chunk_by(|one, other| one.at / STEP == other.at / STEP) {
                 let at = step.first().map_or(0, |due| due.at / STEP * STEP);
                 thread::sleep((start + Duration::from_micros(at)).saturating_duration_since(Instant::now()));
-                step.iter().for_each(|due| self.send(*due));
+                for due in step {
+                    self.send(*due);
+                }
                 arrived += self.hear();
             }
             self.cycles += 1;
@@ -133,7 +137,8 @@ impl Crowd {
     /// As browsers do, each packet goes out by itself.
     fn send(&mut self, due: Due) {
         let route = Route { remote: self.server, local: Some(address_of(due.person).into()) };
-        let keyframe = (self.cycles + due.person as u64).is_multiple_of(KEYFRAME_EVERY) && due.at < CYCLE_US / 3;
+        let turn = self.cycles == 0 || (self.cycles + due.person as u64).is_multiple_of(KEYFRAME_EVERY);
+        let keyframe = turn && due.at < CYCLE_US / 3;
         let Some(person) = self.people.get_mut(due.person) else { return };
         match due.media {
             Media::Voice => self.socket.send(route, &person.speak()),

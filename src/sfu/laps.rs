@@ -183,9 +183,7 @@ impl Laps {
     /// Everyone sends for a tenth of a second of media, as fast as the machine goes.
     pub fn run(&mut self) -> Spent {
         let Self { worker, recorded, crowd, .. } = self;
-        let spent = crowd.run(|| {
-            while matches!(worker.turn(true), Some(Found::More)) {}
-        });
+        let spent = crowd.run(|| while matches!(worker.turn(true), Some(Found::More)) {});
         // The recorder's part.
         for RecordedRoom { tap, .. } in recorded {
             while let Ok(Some(_)) = tap.take() {}
