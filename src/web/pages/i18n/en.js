@@ -13,7 +13,7 @@ const en = {
   "me": "you",
 
   "profile.delega": "Delegation of digital identity",
-  "profile.videochiamata": "Appointment by video call",
+  "profile.videochiamata": "Counter by video call",
 
   "welcome.heading": "Your appointment by video call",
   "welcome.when": "When",
@@ -29,8 +29,10 @@ const en = {
   "welcome.ready.device": "a device with camera, microphone and speakers or headphones",
   "welcome.ready.browser": "a recent version of Chrome, Edge, Firefox or Safari",
   "welcome.ready.close": "other applications that use microphone and camera: close them before you begin",
-  "welcome.tooEarly": "It is still early: you can enter from {opens}. Come back to this page with the same link.",
+  "welcome.tooEarly": "It is still early: you can enter from {opens}. Your code remains valid: come back to this page with the same link.",
   "welcome.tooLate": "The time to enter has passed ({closes}). Please book a new appointment.",
+  "welcome.documents": "The video call is over. You can still hand in missing documents until {closes}: enter the code that you received by SMS.",
+  "welcome.over": "This appointment is over. If you still need help, please book a new one.",
   "welcome.unknown.heading": "This link is not valid",
   "welcome.unknown.text": "The link is incomplete or the appointment no longer exists. Open it again from the message or notification in which you received it.",
 
@@ -64,6 +66,7 @@ const en = {
   "devices.text": "If the browser asks for permission, choose “Allow”. Nobody sees or hears you yet.",
   "devices.opening": "Opening camera and microphone…",
   "devices.preview": "Your picture",
+  "devices.noPicture": "There is no picture of you yet",
   "devices.camera": "Camera",
   "devices.microphone": "Microphone",
   "devices.speaker": "Speakers",
@@ -149,7 +152,7 @@ const en = {
 
   "link.connecting": "Connecting…",
   "link.broken": "Connection lost. Trying again: keep this page open.",
-  "link.blocked": "The video connection fails: perhaps this network does not let video calls through (UDP). Try another network, for example your phone’s; if you use a VPN, switch it off; in an office, tell whoever runs the network.",
+  "link.blocked": "The video connection fails: perhaps this network does not let video calls through. Try another network, for example your phone’s. If you use a VPN, switch it off. In an office, ask whoever runs the network to allow UDP.",
   "link.line": "Connection to the server lost. Trying again…",
 
   "left.heading": "You have left the video call",
@@ -159,6 +162,7 @@ const en = {
   "ended.heading": "Call ended",
   "ended.text": "Camera and microphone are off. You can close this page.",
   "ended.text.extended": "The video call is over: camera and microphone are off. If you still have documents to hand in, you can send them from here.",
+  "ended.text.operator": "Until {until} those who took part can hand in missing documents. What arrives appears here, and you can register it.",
   "ended.outcome": "Outcome",
   "ended.extension.one": "This page will be available for another hour",
   "ended.extension.other": "This page will be available for another {n} hours",
@@ -184,6 +188,9 @@ const en = {
   "operator.return": "Return to the room",
   "operator.people": "People",
   "operator.admit": "Let in",
+  "operator.admit.name": "Let {name} in",
+  "operator.waits.one": "{who} is waiting to come in.",
+  "operator.waits.other": "Waiting to come in: {who}.",
   "operator.sendBack": "Send back",
   "operator.remove": "Remove",
   "operator.remove.confirm": "Remove {name}? They will not be able to return to this appointment.",
@@ -217,6 +224,7 @@ const en = {
   "problem.unreachable": "The server does not respond. Check your Internet connection and try again.",
   "problem.other": "That was not possible: {detail}",
   "problem.wrong-phase": "That is not possible at this moment.",
+  "problem.too-late": "The time to enter has passed. For a new appointment contact the office or book again.",
   "problem.removed": "The officer has ended your participation.",
   "problem.not-open": "The room is not open yet: open it before you let anyone in.",
   "problem.not-inside": "This person is not in the room.",

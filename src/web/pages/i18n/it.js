@@ -13,7 +13,7 @@ export default {
   "me": "tu",
 
   "profile.delega": "Delega dell’identità digitale",
-  "profile.videochiamata": "Appuntamento in videochiamata",
+  "profile.videochiamata": "Sportello in videochiamata",
 
   "welcome.heading": "Il tuo appuntamento in videochiamata",
   "welcome.when": "Quando",
@@ -29,8 +29,10 @@ export default {
   "welcome.ready.device": "un dispositivo con videocamera, microfono e altoparlanti o cuffie",
   "welcome.ready.browser": "una versione recente di Chrome, Edge, Firefox o Safari",
   "welcome.ready.close": "le altre applicazioni che usano microfono e videocamera: chiudile prima di cominciare",
-  "welcome.tooEarly": "È ancora presto: potrai entrare da {opens}. Torna a questa pagina con lo stesso link.",
+  "welcome.tooEarly": "È ancora presto: potrai entrare da {opens}. Il tuo codice resta valido: torna a questa pagina con lo stesso link.",
   "welcome.tooLate": "L’orario per entrare è passato ({closes}). Per un nuovo appuntamento prenota di nuovo.",
+  "welcome.documents": "La videochiamata è terminata. Puoi ancora consegnare i documenti mancanti fino a {closes}: inserisci il codice che hai ricevuto per SMS.",
+  "welcome.over": "Questo appuntamento si è concluso. Se ti serve ancora aiuto, prenota un nuovo appuntamento.",
   "welcome.unknown.heading": "Questo link non è valido",
   "welcome.unknown.text": "Il link è incompleto o l’appuntamento non esiste più. Riaprilo dal messaggio o dal Centro notifiche in cui l’hai ricevuto.",
 
@@ -64,6 +66,7 @@ export default {
   "devices.text": "Se il browser chiede il permesso, scegli «Consenti». Nessuno ti vede o ti sente ancora.",
   "devices.opening": "Sto aprendo videocamera e microfono…",
   "devices.preview": "La tua immagine",
+  "devices.noPicture": "La tua immagine non c’è ancora",
   "devices.camera": "Videocamera",
   "devices.microphone": "Microfono",
   "devices.speaker": "Altoparlanti",
@@ -149,7 +152,7 @@ export default {
 
   "link.connecting": "Collegamento in corso…",
   "link.broken": "Collegamento interrotto. Sto riprovando: tieni aperta la pagina.",
-  "link.blocked": "Il collegamento video non riesce: forse questa rete non lascia passare le videochiamate (UDP). Prova con un’altra rete, per esempio quella del telefono; se usi una VPN, spegnila; in ufficio avvisa chi gestisce la rete.",
+  "link.blocked": "Il collegamento video non riesce: forse questa rete non lascia passare le videochiamate. Prova con un’altra rete, per esempio quella del telefono. Se usi una VPN, spegnila. In ufficio chiedi a chi gestisce la rete di permettere UDP.",
   "link.line": "Collegamento con il server interrotto. Sto riprovando…",
 
   "left.heading": "Sei uscito dalla videochiamata",
@@ -159,6 +162,7 @@ export default {
   "ended.heading": "Chiamata terminata",
   "ended.text": "Videocamera e microfono sono spenti. Puoi chiudere questa pagina.",
   "ended.text.extended": "La videochiamata è conclusa: videocamera e microfono sono spenti. Se ti mancano documenti da consegnare, puoi inviarli da qui.",
+  "ended.text.operator": "Fino a {until} chi ha partecipato può consegnare i documenti mancanti. Quelli che arrivano compaiono qui, e puoi protocollarli.",
   "ended.outcome": "Esito",
   "ended.extension.one": "Questa pagina sarà disponibile ancora 1 ora",
   "ended.extension.other": "Questa pagina sarà disponibile altre {n} ore",
@@ -184,6 +188,9 @@ export default {
   "operator.return": "Rientra nella stanza",
   "operator.people": "Persone",
   "operator.admit": "Accogli",
+  "operator.admit.name": "Accogli {name}",
+  "operator.waits.one": "{who} aspetta di entrare.",
+  "operator.waits.other": "Aspettano di entrare: {who}.",
   "operator.sendBack": "Rimanda in attesa",
   "operator.remove": "Allontana",
   "operator.remove.confirm": "Allontanare {name}? Non potrà più rientrare in questo appuntamento.",
@@ -217,6 +224,7 @@ export default {
   "problem.unreachable": "Il server non risponde. Controlla la connessione a Internet e riprova.",
   "problem.other": "Non è stato possibile: {detail}",
   "problem.wrong-phase": "In questo momento non è possibile.",
+  "problem.too-late": "L’orario per entrare è passato. Per un nuovo appuntamento contatta la sede o prenota di nuovo.",
   "problem.removed": "L’operatore ha chiuso la tua partecipazione.",
   "problem.not-open": "La stanza non è ancora aperta: aprila prima di accogliere qualcuno.",
   "problem.not-inside": "Questa persona non è nella stanza.",
