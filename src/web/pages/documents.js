@@ -49,6 +49,8 @@ export function documentsPanel(app, session, dismiss) {
   const lists = Object.fromEntries(TABS.map((tab) => [tab, new DocumentList(app, session, tab)]));
   const tabs = tabRow(lists);
   upload.addEventListener("sent", () => tabs.choose("sent"));
+  // What comes in is the operator's work.
+  if (session.view?.me.role === "operator") tabs.choose("received");
   const element = h(
     "aside",
     { id: "documents-panel", class: "panel", "aria-labelledby": "documents-heading" },

@@ -7,7 +7,7 @@
  *
  * Stable names for tests (`body[data-step]` names the screen: loading, code, consent, declined, devices, waiting, room,
  * left, ended, message):
- *   #code-input #code-submit          code of the SMS
+ *   #code-input #code-submit          code of the SMS; [data-admission] tells what it would come to
  *   #consent-accept #consent-decline  recording notice
  *   #preview #level #devices-retry #enter-room    device check; #choose-camera #choose-microphone #choose-speaker
  *   #waiting                          waiting room of everyone but the operator

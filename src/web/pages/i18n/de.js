@@ -122,7 +122,7 @@ const de = {
   "room.ownScreen": "Sie teilen Ihren Bildschirm.",
   "room.noPicture": "Kein Bild",
   "room.paused": "Pause",
-  "room.soon": "Gleich",
+  "room.soon": "Gleich geht es los",
   "room.reconnecting": "Verbindet sich…",
   "room.microphoneMissing": "Das Mikrofon dieser Person ist nicht zu hören",
   "room.beside": "mit {name}",

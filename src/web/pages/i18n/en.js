@@ -122,7 +122,7 @@ const en = {
   "room.ownScreen": "You are sharing your screen.",
   "room.noPicture": "No picture",
   "room.paused": "Paused",
-  "room.soon": "Soon",
+  "room.soon": "Starting soon",
   "room.reconnecting": "Connecting…",
   "room.microphoneMissing": "Their microphone is not heard",
   "room.beside": "with {name}",

@@ -122,7 +122,7 @@ export default {
   "room.ownScreen": "Stai condividendo il tuo schermo.",
   "room.noPicture": "Nessuna immagine",
   "room.paused": "In pausa",
-  "room.soon": "Tra poco",
+  "room.soon": "Tra poco si comincia",
   "room.reconnecting": "Si sta collegando…",
   "room.microphoneMissing": "Il suo microfono non si sente",
   "room.beside": "con {name}",
