@@ -250,7 +250,7 @@ class PersonRow {
   }
 
   async #remove() {
-    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }), t("operator.confirm"), t("operator.cancel")))
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }), t("operator.remove"), t("operator.cancel")))
       await this.#command("POST", "remove");
   }
 
@@ -421,7 +421,9 @@ function conclusionForm(app, session) {
     const state = session.view?.grant ?? null;
     grant.hidden = state === null;
     if (state === null) return;
-    grant.dataset.holds = String(state.state === "possible");
+    // What was to come has come, even if the next view is still on its way.
+    const due = state.state === "not_yet" && Date.parse(state.at) <= session.now;
+    grant.dataset.holds = String(state.state === "possible" || due);
     grant.dataset.state = state.state;
     setText(grant, grantWords(state, session.now));
   };

@@ -199,7 +199,7 @@ const de = {
   "operator.beside.confirm": "Ich bestätige: ist anwesend",
   "operator.withdraw": "Bestätigung zurückziehen",
   "operator.place.expected": "noch nicht da",
-  "operator.place.admitted": "prüft die Geräte",
+  "operator.place.admitted": "hat den Code eingegeben, ist nicht im Wartezimmer",
   "operator.place.waiting": "wartet seit {time}",
   "operator.place.inside": "im Raum",
   "operator.place.removed": "entfernt",
@@ -217,7 +217,6 @@ const de = {
   "operator.extension": "Zeit zum Nachreichen von Unterlagen",
   "operator.extension.none": "keine",
   "operator.extension.hours": "{n} Stunden",
-  "operator.confirm": "Bestätigen",
   "operator.cancel": "Abbrechen",
 
   "problem.dismiss": "Meldung schließen",

@@ -199,7 +199,7 @@ const en = {
   "operator.beside.confirm": "I attest: is present",
   "operator.withdraw": "Withdraw attestation",
   "operator.place.expected": "not here yet",
-  "operator.place.admitted": "is checking their devices",
+  "operator.place.admitted": "has entered the code, is not in the waiting room",
   "operator.place.waiting": "waiting for {time}",
   "operator.place.inside": "in the room",
   "operator.place.removed": "removed",
@@ -217,7 +217,6 @@ const en = {
   "operator.extension": "Time to hand in missing documents",
   "operator.extension.none": "none",
   "operator.extension.hours": "{n} hours",
-  "operator.confirm": "Confirm",
   "operator.cancel": "Cancel",
 
   "problem.dismiss": "Close this message",

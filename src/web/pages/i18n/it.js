@@ -199,7 +199,7 @@ export default {
   "operator.beside.confirm": "Attesto: è presente",
   "operator.withdraw": "Ritira attestazione",
   "operator.place.expected": "non ancora arrivato",
-  "operator.place.admitted": "sta controllando i dispositivi",
+  "operator.place.admitted": "ha inserito il codice, non è in sala d’attesa",
   "operator.place.waiting": "aspetta da {time}",
   "operator.place.inside": "nella stanza",
   "operator.place.removed": "allontanato",
@@ -217,7 +217,6 @@ export default {
   "operator.extension": "Tempo per consegnare documenti mancanti",
   "operator.extension.none": "nessuno",
   "operator.extension.hours": "{n} ore",
-  "operator.confirm": "Conferma",
   "operator.cancel": "Annulla",
 
   "problem.dismiss": "Chiudi l’avviso",
