@@ -224,6 +224,7 @@ describe("an appointment by video call from the booking to the last document", (
     await operator.page.getByRole("button", { name: "Accogli Luca Moretti" }).click();
     await page.locator("#room").waitFor();
     await operator.page.locator("#waits").waitFor({ state: "hidden" });
+    assert.equal(await operator.page.evaluate(() => document.activeElement.id), "documents-heading", "the focus is not lost");
     await operator.page.locator("#toggle-documents").click();
   });
 

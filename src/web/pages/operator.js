@@ -89,14 +89,17 @@ export function whoWaits(app, session) {
   const element = h("div", { id: "waits", class: "notice warning waits", hidden: true }, icon("waiting"), words, buttons);
   /** @type {Map<string, HTMLButtonElement>} */
   let known = new Map();
+  /** Whose button was pressed. @type {string | null} */
+  let admitting = null;
 
   /** @param {Person} person */
   const admission = (person) => {
     const label = t("operator.admit.name", { name: person.name });
     const button = h("button", { type: "button", class: "button primary small", "data-admit-now": person.id }, label);
-    button.addEventListener("click", () =>
-      pressed(button, () => app.attempt(() => session.command("POST", `participants/${person.id}/admit`))),
-    );
+    button.addEventListener("click", () => {
+      admitting = person.id;
+      void pressed(button, () => app.attempt(() => session.command("POST", `participants/${person.id}/admit`)));
+    });
     return button;
   };
 
@@ -113,6 +116,14 @@ export function whoWaits(app, session) {
     if (newcomers.length > 0) setText(byId("announce"), who(newcomers));
     for (const [id, button] of before) if (!known.has(id)) button.remove();
     for (const button of known.values()) if (!button.parentElement) buttons.append(button);
+    // The button that was pressed is gone: whoever works by keyboard goes on beside it.
+    if (admitting !== null && !known.has(admitting)) {
+      admitting = null;
+      const [next] = known.values();
+      /** @type {HTMLElement | null} */
+      const beside = next ?? document.querySelector(".side > .panel:not([hidden]) h2[tabindex]");
+      if (document.activeElement === document.body) beside?.focus();
+    }
     element.hidden = waiting.length === 0;
     if (waiting.length > 0) setText(words, who(waiting));
   };
