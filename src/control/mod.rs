@@ -62,10 +62,10 @@ pub use seam::{Media, Recording};
 pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
-    Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer, Invitation,
-    LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode, RoomPage,
-    RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom, SessionView,
-    SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
+    Admission, Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer,
+    Invitation, LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode,
+    RoomPage, RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom,
+    SessionView, SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
 };
 pub use webhooks::{LedgerHead, Proof, ProofParticipant, Webhook, WebhookData};
 

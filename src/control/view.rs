@@ -8,14 +8,14 @@ use super::paper_views::{
     Texts,
 };
 use super::views::{
-    Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView, SessionRoom,
-    SessionView, Welcome,
+    Admission, Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView,
+    SessionRoom, SessionView, Welcome,
 };
 use crate::clock::Now;
 use crate::id::{DocumentId, ParticipantId};
 use crate::media::DocumentKind;
 use crate::register::protocol;
-use crate::room::{self, DocumentState, Outcome, Place, Recording, Refusal, Role, Room};
+use crate::room::{self, DocumentState, Outcome, Phase, Place, Recording, Refusal, Role, Room};
 use crate::store::{Appointment, ChatMessage, Person, Personal};
 
 /// A room at one moment.
@@ -82,6 +82,7 @@ impl View<'_> {
     /// For the holder of a link, who may be anybody: no names.
     pub(super) fn welcome(&self, participant: ParticipantId) -> Result<Welcome, Error> {
         let (room, appointment) = (self.room, self.appointment);
+        let admission = self.admission(participant);
         Ok(Welcome {
             profile: room.profile().name.clone(),
             office: appointment.office.clone(),
@@ -89,10 +90,29 @@ impl View<'_> {
             start: room.start(),
             end: room.end(),
             opens_at: room.opens_at(),
-            closes_at: room.end(),
+            closes_at: match admission {
+                Admission::Documents => room.extension_until().unwrap_or_else(|| room.end()),
+                _ => room.end(),
+            },
+            admission,
             role: self.state_of(participant)?.role(),
             code_digits: room.profile().code_digits,
         })
+    }
+
+    /// What the room would answer to a code, before it is typed.
+    fn admission(&self, participant: ParticipantId) -> Admission {
+        match self.room.may_try_code(self.now, participant) {
+            Ok(()) if self.room.phase() == Phase::Extended => Admission::Documents,
+            Ok(()) => Admission::Open,
+            Err(Refusal::TooEarly(_)) => Admission::TooEarly,
+            Err(Refusal::CodeLocked) => Admission::Locked,
+            Err(Refusal::Removed) => Admission::Removed,
+            Err(Refusal::WrongPhase(Phase::Cancelled)) => Admission::Cancelled,
+            // Whoever comes after a meeting that was held is not told that nobody opened it.
+            Err(Refusal::TooLate(_)) if self.room.outcome().is_none() => Admission::TooLate,
+            Err(_) => Admission::Over,
+        }
     }
 
     /// For a participant.

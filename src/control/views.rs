@@ -428,14 +428,40 @@ pub struct Welcome {
     /// When codes begin to be accepted, RFC 3339.
     #[schema(example = "2026-01-13T08:45:00Z")]
     pub opens_at: Timestamp,
-    /// When codes stop being accepted, RFC 3339.
+    /// When codes stop being accepted, RFC 3339: the end of the appointment, or of the time for missing documents. Whoever
+    /// was admitted before it may come back as long as the meeting lasts.
     #[schema(example = "2026-01-13T09:30:00Z")]
     pub closes_at: Timestamp,
+    /// What a code typed now would come to.
+    pub admission: Admission,
     /// Role of the person whose link it is.
     pub role: Role,
     /// Number of digits of the admission code.
     #[schema(example = 6, minimum = 4, maximum = 10)]
     pub code_digits: u8,
+}
+
+/// Whether the code of a join link is accepted, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(example = "open")]
+pub enum Admission {
+    /// Not yet: from `opens_at` on.
+    TooEarly,
+    /// It admits to the meeting.
+    Open,
+    /// The meeting is over; it admits to hand in missing documents, until `closes_at`.
+    Documents,
+    /// Too many wrong codes: a new one is needed.
+    Locked,
+    /// The time to enter has passed.
+    TooLate,
+    /// The appointment was cancelled.
+    Cancelled,
+    /// The operator has ended this person's participation.
+    Removed,
+    /// The appointment is over.
+    Over,
 }
 
 /// A session, given for a right code.

@@ -1,9 +1,10 @@
 // The delegation by web meeting, step by step as its service page tells it: from the booking to the receipt and the 72 hours.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 
-import { Counter, papers } from "./meeting.mjs";
+import { Counter, papers, signed } from "./meeting.mjs";
 import { until } from "./server.mjs";
 
 describe("a delegation from the booking to the last document", () => {
@@ -140,6 +141,41 @@ describe("a delegation from the booking to the last document", () => {
     assert.match(await page.locator('[data-file="tabella.xlsx"]').innerText(), /Pdf, P7m, Jpeg o Png/);
     await delegato.look("documents-refused");
     for (const name of ["lettera.pdf", "grande.png", "tabella.xlsx"]) await page.getByRole("button", { name: `Togli ${name}` }).click();
+  });
+
+  test("files are dropped into the panel, a signed one (.p7m) among them; beside it nothing happens", async () => {
+    const { page } = delegato;
+    const p7m = await signed({ ...papersOf.pdf, name: "Delega-firmata.pdf" });
+    const drop = (selector, { name, mimeType, buffer }) =>
+      page.locator(selector).evaluate(
+        (target, { name, type, bytes }) => {
+          const carried = new DataTransfer();
+          carried.items.add(new File([Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0))], name, { type }));
+          const moment = (what) => {
+            const event = new DragEvent(what, { dataTransfer: carried, bubbles: true, cancelable: true });
+            target.dispatchEvent(event);
+            return { over: document.querySelector(".upload").dataset.over, prevented: event.defaultPrevented };
+          };
+          return { entered: moment("dragenter"), over: moment("dragover"), dropped: moment("drop") };
+        },
+        { name, type: mimeType, bytes: buffer.toString("base64") },
+      );
+    const missed = await drop(".stage", p7m);
+    assert.ok(missed.dropped.prevented && missed.over.prevented, "the browser would open the file in the place of the meeting");
+    assert.equal(await page.locator("[data-file]").count(), 0);
+    const dropped = await drop(".upload .drop", p7m);
+    assert.equal(dropped.over.over, "true", "the panel shows that a file may be dropped");
+    assert.equal(dropped.dropped.over, undefined);
+    await page.locator(`[data-file="${p7m.name}"][data-state=chosen]`).waitFor();
+    await page.locator("#conforms").check();
+    await page.locator("#send-files").click();
+    const row = page.locator("#list-sent [data-document]", { hasText: p7m.name });
+    await row.waitFor();
+    const download = page.waitForEvent("download");
+    await row.getByRole("button", { name: /Scarica/ }).click();
+    const file = await download;
+    assert.equal(file.suggestedFilename(), p7m.name);
+    assert.deepEqual(readFileSync(await file.path()), p7m.buffer, "the signature is not touched");
   });
 
   test("a sent document can be downloaded, and deleted while it is not registered", async () => {

@@ -105,8 +105,6 @@ describe("a meeting by keyboard", () => {
   test("the operator registers it and concludes, with time for more", async () => {
     const { page } = operator;
     await press(page, "#toggle-documents");
-    await to(page, "#tab-sent");
-    await page.keyboard.press("ArrowRight");
     await press(page, "#list-received [data-register]");
     await page.keyboard.press("Enter");
     await page.locator("#list-received [data-document][data-state=registered]").waitFor();

@@ -1,14 +1,17 @@
 // What the tests of whole meetings share: one demo server, one browser, a context per person, and a look at each screen.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 
 import { launch } from "./people.mjs";
 import { ROOT, Server, artefacts } from "./server.mjs";
 
+const run = promisify(execFile);
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"];
 export const DESKTOP = { width: 1280, height: 800 };
@@ -197,6 +200,22 @@ export class Visitor {
   async #fits(label) {
     const [wide, window] = await this.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     assert.ok(wide <= window, `${label}: ${wide} px in a window of ${window} px`);
+  }
+}
+
+/** A document that was signed: the envelope (CMS) that Italian offices know as .p7m, as `openssl` makes it. */
+export async function signed(paper) {
+  const folder = mkdtempSync(join(tmpdir(), "sportello-p7m-"));
+  const file = (name) => join(folder, name);
+  try {
+    const subject = ["-subj", "/CN=Mario Rossi", "-keyout", file("key.pem"), "-out", file("certificate.pem")];
+    await run("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", ...subject]);
+    writeFileSync(file("paper"), paper.buffer);
+    const signer = ["-signer", file("certificate.pem"), "-inkey", file("key.pem")];
+    await run("openssl", ["cms", "-sign", "-binary", "-nodetach", "-outform", "DER", ...signer, "-in", file("paper"), "-out", file("p7m")]);
+    return { name: `${paper.name}.p7m`, mimeType: "application/pkcs7-mime", buffer: readFileSync(file("p7m")) };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 

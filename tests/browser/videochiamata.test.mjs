@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
 import { Counter, PHONE, papers } from "./meeting.mjs";
+import { until } from "./server.mjs";
 
 describe("an appointment by video call from the booking to the last document", () => {
   let counter, booking, portal, citizen, operator, papersOf;
@@ -171,9 +172,39 @@ describe("an appointment by video call from the booking to the last document", (
     assert.equal(await colour("deleted"), "rgb(204, 51, 77)");
   });
 
-  test("the citizen may share a screen, switch off what is seen and heard, and leave and come back", async () => {
+  test("the citizen shares a screen while the operator allows it, and it is seen whose it is", async () => {
     const { page } = citizen;
     await page.locator("#toggle-documents").click();
+    assert.ok(await page.locator("#share").isHidden(), "before it is enabled");
+    await operator.page.locator("#toggle-documents").click();
+    const allowed = operator.page.locator("[data-feature=sharing]");
+    await allowed.check();
+    await page.getByRole("button", { name: "Condividi" }).click();
+    await page.getByText("Stai condividendo il tuo schermo.").waitFor();
+    const screen = operator.page.locator("[data-screen]");
+    await screen.getByText("Schermo di Luca Moretti").waitFor();
+    const frames = () => screen.locator("video").evaluate((video) => video.getVideoPlaybackQuality().totalVideoFrames);
+    await until("the screen is seen", async () => (await frames()) > 5);
+    const size = (video) => video.evaluate(({ videoWidth, videoHeight }) => `${videoWidth} × ${videoHeight}`);
+    const camera = operator.page.locator("[data-participant]:not([data-self]) video");
+    assert.notEqual(await size(screen.locator("video")), await size(camera), "a screen's picture, not the camera's");
+    await citizen.sees(1);
+    await operator.look("sharing-of-operator");
+    await citizen.look("sharing");
+    await page.getByRole("button", { name: "Smetti di condividere" }).click();
+    await screen.waitFor({ state: "detached" });
+    await page.getByText("Stai condividendo il tuo schermo.").waitFor({ state: "hidden" });
+
+    await page.getByRole("button", { name: "Condividi" }).click();
+    await screen.waitFor();
+    await allowed.uncheck();
+    await page.locator("#share").waitFor({ state: "hidden" });
+    await screen.waitFor({ state: "detached" });
+    await operator.page.locator("#toggle-documents").click();
+  });
+
+  test("the citizen may switch off what is seen and heard, leave and come back; the operator sees who waits over the documents", async () => {
+    const { page } = citizen;
     await page.locator("#toggle-microphone").click();
     await page.getByRole("button", { name: "Microfono spento" }).waitFor();
     await page.locator("#toggle-camera").click();
@@ -182,12 +213,19 @@ describe("an appointment by video call from the booking to the last document", (
     await citizen.look("left");
     await operator.page.locator("#status").getByText(/manca|interrotto/i).waitFor();
     await operator.look("operator-missing");
-    await operator.page.locator("#toggle-documents").click();
+    assert.ok(await operator.page.locator("#waits").isHidden());
     await page.locator("#rejoin").click();
     await page.locator("#enter-room:enabled").click();
     await page.locator("#waiting").waitFor();
-    await operator.admit("citizen");
+    assert.ok(await operator.page.locator("#documents-panel").isVisible(), "the documents are still looked at");
+    await operator.page.locator("#waits").getByText("Luca Moretti (Cittadino) aspetta di entrare.").waitFor();
+    assert.equal(await operator.page.locator("#announce").innerText(), "Luca Moretti (Cittadino) aspetta di entrare.");
+    await operator.look("operator-waits");
+    await operator.page.getByRole("button", { name: "Accogli Luca Moretti" }).click();
     await page.locator("#room").waitFor();
+    await operator.page.locator("#waits").waitFor({ state: "hidden" });
+    assert.equal(await operator.page.evaluate(() => document.activeElement.id), "documents-heading", "the focus is not lost");
+    await operator.page.locator("#toggle-documents").click();
   });
 
   test("4.4 «Chiamata terminata», with 72 hours for what is missing", async () => {

@@ -6,9 +6,9 @@ mod media;
 use jiff::SignedDuration;
 
 use self::house::{House, NOTICE, booking, next_view, wall};
-use super::{Error, Personal, Scope, SubscriptionEnd};
+use super::{Admission, Error, Personal, Scope, Secret, SubscriptionEnd};
 use crate::media::Source;
-use crate::room::{Command, Phase, Place, Refusal, Role};
+use crate::room::{Command, Outcome, Phase, Place, Refusal, Role};
 
 #[tokio::test]
 async fn a_booking_gives_everyone_a_link_and_a_code_of_their_own() {
@@ -122,6 +122,54 @@ async fn a_link_tells_no_names() {
     assert_eq!((welcome.role, welcome.office.as_str()), (Role::Delegante, "Roma"));
     let json = serde_json::to_string(&welcome).unwrap();
     assert!(!json.contains("Dino") && !json.contains("Olga") && !json.contains("OP-042"), "{json}");
+}
+
+#[tokio::test]
+async fn a_link_tells_what_its_code_would_come_to() {
+    let house = House::new().await;
+    let told = async |link: &Secret| house.control.welcome(link.expose()).await.unwrap();
+    let early = house.control.create_room(booking(60), None).await.unwrap();
+    assert_eq!(told(&early.participants[1].join_token).await.admission, Admission::TooEarly);
+    house.does(early.room.id, Command::Cancel).await;
+    assert_eq!(told(&early.participants[1].join_token).await.admission, Admission::Cancelled);
+
+    let locked = house.book().await;
+    let link = &locked.participants[1].join_token;
+    let code = locked.participants[1].code.as_ref().unwrap().expose();
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    assert_eq!(told(link).await.admission, Admission::Open);
+    for _ in 0..5 {
+        refusal(house.control.enter_code(link.expose(), wrong, false).await);
+    }
+    assert_eq!(told(link).await.admission, Admission::Locked);
+}
+
+#[tokio::test]
+async fn who_comes_back_after_the_end_is_told_of_the_time_for_documents_and_not_that_it_is_too_late() {
+    let house = House::new().await;
+    let mut short = booking(-1);
+    short.end = wall() + SignedDuration::from_secs(2);
+    let booked = house.control.create_room(short, None).await.unwrap();
+    let room = booked.room.id;
+    // The delegante never comes.
+    for invitation in &booked.participants[..2] {
+        let participant = house.admit_by_code(invitation).await.participant;
+        house.does(room, Command::Consent { participant, text_version: NOTICE.into() }).await;
+        house.does(room, Command::EnterWaiting { participant }).await;
+    }
+    house.does(room, Command::Open).await;
+    house.does(room, Command::Conclude { outcome: Outcome::Incomplete, extension_hours: 72 }).await;
+    while wall() < booked.room.end {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let delegato = house.control.welcome(booked.participants[1].join_token.expose()).await.unwrap();
+    assert_eq!(delegato.admission, Admission::Documents);
+    assert!(delegato.closes_at > booked.room.end + SignedDuration::from_hours(71), "{}", delegato.closes_at);
+    let (link, code) =
+        (booked.participants[1].join_token.expose(), booked.participants[1].code.as_ref().unwrap().expose());
+    house.control.enter_code(link, code, true).await.unwrap();
+    let delegante = house.control.welcome(booked.participants[2].join_token.expose()).await.unwrap();
+    assert_eq!((delegante.admission, delegante.closes_at), (Admission::Over, booked.room.end));
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ const KEY_STORE = "sportello.operator.key";
 /** Someone who has just come in should be seen soon; more often would only load the server. */
 const REFRESH_MS = 4_000;
 
+/** Phases after which nobody meets any more. @type {import("./types.js").Phase[]} */
+const OVER = ["concluded", "extended", "closed", "cancelled", "expired"];
+
 let key = sessionStorage.getItem(KEY_STORE) ?? "";
 /** @type {ReturnType<typeof setInterval> | undefined} */
 let timer;
@@ -226,6 +229,7 @@ class AppointmentCard {
     const outcome = appointment.outcome && word(`outcome.${appointment.outcome}`, appointment.outcome);
     setText(this.phase, [word(`phase.${phase}`, phase), outcome].filter(Boolean).join(": "));
     this.phase.dataset.phase = phase;
+    const over = OVER.includes(phase);
     for (const guest of appointment.participants) {
       let line = this.lines.get(guest.id);
       if (!line) {
@@ -233,12 +237,11 @@ class AppointmentCard {
         this.lines.set(guest.id, line);
         this.guests.append(line.element);
       }
-      line.update(guest);
+      line.update(guest, over);
     }
     const waiting = appointment.participants.some((guest) => guest.place === "waiting" && guest.role !== "operator");
     this.element.dataset.waiting = String(waiting);
-    const over = ["concluded", "closed", "cancelled", "expired"].includes(phase);
-    this.open.hidden = over;
+    this.open.hidden = over && phase !== "extended";
     const words = t(phase === "extended" ? "console.documents" : ["live", "suspended"].includes(phase) ? "console.return" : "console.open");
     if (this.open.textContent !== words) this.open.replaceChildren(words, icon("arrow"));
     this.open.setAttribute("aria-label", `${words}: ${hour(start)}, ${this.title.textContent}`);
@@ -264,6 +267,7 @@ class GuestLine {
   /** @param {Guest} guest */
   constructor(guest) {
     this.guest = guest;
+    this.over = false;
     this.where = h("span", { class: "where" });
     this.element = h(
       "li",
@@ -275,9 +279,13 @@ class GuestLine {
     );
   }
 
-  /** @param {Guest} guest */
-  update(guest) {
+  /**
+   * @param {Guest} guest
+   * @param {boolean} over nobody is anywhere any more
+   */
+  update(guest, over) {
     this.guest = guest;
+    this.over = over;
     this.element.dataset.place = guest.place;
     this.tick();
   }
@@ -292,7 +300,7 @@ class GuestLine {
     const devices = ["waiting", "inside"].includes(place) ? devicesWords(found) : "";
     const troubled = found !== null && !(found.camera && found.microphone);
     this.element.dataset.devices = devices === "" ? "unknown" : troubled ? "trouble" : "ok";
-    setText(this.where, [words, devices].filter(Boolean).join(" · "));
+    setText(this.where, this.over ? "" : [words, devices].filter(Boolean).join(" · "));
   }
 }
 

@@ -206,7 +206,7 @@ function sms(message) {
   return h(
     "li",
     { class: "sms", "data-sms": true, "data-room": message.room, "data-role": message.role },
-    h("p", { class: "hint" }, icon("phone"), `${message.phone ?? ""} · ${message.name} · ${moment(message.at)}`),
+    h("p", { class: "hint" }, icon("message"), `${message.phone ?? ""} · ${message.name} · ${moment(message.at)}`),
     h("p", { class: "sms-text" }, message.text),
     h("code", { class: "only-read" }, message.code),
   );

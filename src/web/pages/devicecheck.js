@@ -21,7 +21,7 @@ export function deviceScreen(app, view, session) {
   enter.append(t(view.place === "admitted" ? "devices.enter" : "devices.back"), icon("arrow"));
   const state = h("p", { class: "notice", role: "status" }, t("devices.opening"));
   const trouble = h("div", { class: "notice danger", role: "alert", hidden: true });
-  const retry = h("button", { id: "devices-retry", class: "button", type: "button", hidden: true }, t("devices.retry"));
+  const retry = h("button", { id: "devices-retry", class: "button primary", type: "button", hidden: true }, t("devices.retry"));
   // Without a camera or a microphone one can wait, be seen to have trouble, and be helped; not without a browser for it.
   const anyway = h("button", { id: "enter-anyway", class: "button", type: "button", hidden: true }, t("devices.anyway"));
   const board = deviceBoard(devices);
@@ -30,6 +30,8 @@ export function deviceScreen(app, view, session) {
     enter.disabled = !devices.ready;
     const remedies = remediesFor(devices);
     trouble.hidden = remedies.length === 0;
+    // A button that cannot be pressed would be the first one tried.
+    enter.hidden = !trouble.hidden;
     retry.hidden = trouble.hidden;
     anyway.hidden = trouble.hidden || devices.hopeless;
     state.hidden = !trouble.hidden;
@@ -109,6 +111,7 @@ export function deviceBoard(devices) {
     "aria-label": t("devices.preview"),
   });
   preview.muted = true;
+  const cover = h("p", { class: "tile-cover" }, icon("cameraOff"), h("span", {}, t("devices.noPicture")));
   const level = h("meter", { id: "level", min: 0, max: 1, value: 0, "aria-label": t("devices.level") });
   const meter = new LevelMeter((value) => {
     level.value = value;
@@ -125,6 +128,7 @@ export function deviceBoard(devices) {
     const track = devices.camera;
     const shown = /** @type {MediaStream | null} */ (preview.srcObject)?.getTracks()[0] ?? null;
     if (shown !== track) preview.srcObject = track && new MediaStream([track]);
+    cover.hidden = track !== null;
     meter.listen(devices.microphone);
     const known = await listDevices();
     fill(selects.camera, known.camera, devices.camera?.getSettings().deviceId);
@@ -137,7 +141,7 @@ export function deviceBoard(devices) {
   const element = h(
     "div",
     { class: "board" },
-    h("div", { class: "picture" }, preview),
+    h("div", { class: "picture" }, preview, cover),
     h(
       "div",
       { class: "choices" },

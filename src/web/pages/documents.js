@@ -49,6 +49,8 @@ export function documentsPanel(app, session, dismiss) {
   const lists = Object.fromEntries(TABS.map((tab) => [tab, new DocumentList(app, session, tab)]));
   const tabs = tabRow(lists);
   upload.addEventListener("sent", () => tabs.choose("sent"));
+  // What comes in is the operator's work.
+  if (session.view?.me.role === "operator") tabs.choose("received");
   const element = h(
     "aside",
     { id: "documents-panel", class: "panel", "aria-labelledby": "documents-heading" },
@@ -144,6 +146,7 @@ class Upload extends EventTarget {
 
   #acceptDrops() {
     const zone = this.element;
+    missedDropsStay();
     for (const name of ["dragenter", "dragover"]) {
       zone.addEventListener(name, (event) => {
         event.preventDefault();
@@ -214,6 +217,22 @@ class Upload extends EventTarget {
         : "";
     setText(this.note, note);
     this.note.hidden = note === "";
+  }
+}
+
+/** Whether it is seen to already. */
+let missed = false;
+
+/** A file that is dropped beside the panel would be opened by the browser, in the place of the meeting. */
+function missedDropsStay() {
+  if (missed) return;
+  missed = true;
+  for (const name of ["dragover", "drop"]) {
+    addEventListener(name, (event) => {
+      if (!(event instanceof DragEvent) || event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      event.dataTransfer.dropEffect = "none";
+    });
   }
 }
 

@@ -112,8 +112,8 @@ const ICONS = {
   receipt: "M6 3h12v18l-3-2-3 2-3-2-3 2zM9 8h6M9 12h6",
   stamp: "M9 4a3 3 0 0 1 6 0c0 3-1.500 4-1.500 7H18v4H6v-4h4.500C10.500 8 9 7 9 4zM6 19h12",
   signal: "M4 19v-3M9 19v-6M14 19V9M19 19V5M4 4l16 16",
-  phone: "M8 3h8v18H8zM11 18h2",
-  bell: "M6 17V11a6 6 0 0 1 12 0v6l1.500 2h-15zM10 21h4",
+  message: "M3 5h18v14H3zM3 6l9 7 9-7",
+  waiting: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16zM12 8v4l3 2",
   check: "M5 12.500 10 17.500 19 7",
 };
 

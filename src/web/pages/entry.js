@@ -1,6 +1,6 @@
 /** The screens before and after the room. */
 
-import { enterCode, Problem } from "./api.js";
+import { enterCode, Problem, welcome } from "./api.js";
 import { documentsPanel } from "./documents.js";
 import { byId, confirmed, h, icon, setText } from "./dom.js";
 import { date, dateAndHour, elapsed, hour, plural, roleName, t, word } from "./i18n.js";
@@ -10,6 +10,16 @@ import { tooEarly, wordsOf } from "./problems.js";
 /** @typedef {import("./types.js").SessionView} SessionView */
 /** @typedef {import("./join.js").App} App */
 /** @typedef {import("./api.js").Session} Session */
+
+/** How often a page that is kept open asks whether it may be entered now. More often would only load the server. */
+const ASK_EVERY_MS = 20_000;
+/** No code opens these. @type {import("./types.js").Welcome["admission"][]} */
+const HOPELESS = ["too_late", "cancelled", "removed", "over"];
+
+/** @type {import("./types.js").Outcome[]} */
+const SUCCESSES = ["granted", "served"];
+/** Problems of what was typed. */
+const CODE_TROUBLES = ["incomplete-code", "wrong-code", "code-locked"];
 
 /** @returns {Screen} */
 export function loadingScreen() {
@@ -34,31 +44,45 @@ export function codeScreen(app, joinToken, appointment) {
     required: true,
   });
   const submit = h("button", { id: "code-submit", class: "button primary", type: "submit" }, t("code.submit"));
-  const timing = h("p", { class: "notice warning", hidden: true });
-  const form = h(
-    "form",
-    { class: "card code", novalidate: true },
-    h("h2", {}, t("code.heading")),
-    timing,
+  const state = h("p", { class: "notice", role: "status", hidden: true });
+  const fields = h(
+    "div",
+    { class: "code-fields" },
     h("label", { for: "code-input" }, t("code.label")),
     h("p", { id: "code-hint", class: "hint" }, t("code.hint", { n })),
     input,
     submit,
   );
+  const heading = h("h2", {}, t("code.heading"));
+  const form = h("form", { class: "card code", novalidate: true }, heading, state, fields);
+  const toHave = appointment.role === "operator" ? null : readiness(appointment.role, n);
 
-  const tellTime = () => {
-    const now = Date.now();
-    const text =
-      now < Date.parse(appointment.opens_at)
-        ? tooEarly(appointment.opens_at)
-        : now > Date.parse(appointment.closes_at)
-          ? t("welcome.tooLate", { closes: dateAndHour(appointment.closes_at) })
-          : "";
-    timing.hidden = text === "";
-    setText(timing, text);
+  const tell = () => {
+    const words = admissionWords(appointment);
+    state.hidden = words === "";
+    state.className = appointment.admission === "documents" ? "notice" : "notice warning";
+    state.dataset.admission = appointment.admission;
+    setText(state, words);
+    fields.hidden = HOPELESS.includes(appointment.admission);
+    heading.hidden = fields.hidden;
+    // Nobody needs a camera to hand in a paper.
+    if (toHave) toHave.hidden = fields.hidden || appointment.admission === "documents";
   };
-  tellTime();
-  const timer = setInterval(tellTime, 5_000);
+  tell();
+  let asking = false;
+  const timer = setInterval(async () => {
+    if (asking || !mayHaveChanged(appointment)) return;
+    asking = true;
+    try {
+      appointment = await welcome(joinToken);
+      tell();
+    } catch (error) {
+      // Asked again next time.
+      if (!(error instanceof Problem)) throw error;
+    } finally {
+      asking = false;
+    }
+  }, ASK_EVERY_MS);
 
   input.addEventListener("input", () => {
     input.removeAttribute("aria-invalid");
@@ -103,7 +127,8 @@ export function codeScreen(app, joinToken, appointment) {
    */
   const refuse = (text, slug) => {
     app.say(text, slug);
-    input.setAttribute("aria-invalid", "true");
+    // The field is marked for what is wrong with the code, not for the hour or the phase of the room.
+    if (CODE_TROUBLES.includes(slug)) input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-describedby", "code-hint problem");
     input.focus();
     input.select();
@@ -132,9 +157,43 @@ export function codeScreen(app, joinToken, appointment) {
       ]),
     ),
     form,
-    appointment.role === "operator" ? null : readiness(appointment.role, n),
+    toHave,
   );
   return { element, close: () => clearInterval(timer) };
+}
+
+/**
+ * What a code would come to, if not simply to the meeting.
+ * @param {import("./types.js").Welcome} appointment
+ */
+function admissionWords(appointment) {
+  switch (appointment.admission) {
+    case "too_early":
+      return tooEarly(appointment.opens_at);
+    case "open":
+      return "";
+    case "documents":
+      return t("welcome.documents", { closes: dateAndHour(appointment.closes_at) });
+    case "locked":
+      return t("code.locked");
+    case "too_late":
+      return t("welcome.tooLate", { closes: dateAndHour(appointment.closes_at) });
+    case "cancelled":
+      return `${t("ended.cancelled.heading")}. ${t("ended.cancelled.text")}`;
+    case "removed":
+      return t("ended.removed.text");
+    default:
+      return t("welcome.over");
+  }
+}
+
+/**
+ * Whether a time has passed that the last answer spoke of.
+ * @param {import("./types.js").Welcome} appointment
+ */
+function mayHaveChanged({ admission, opens_at: opens, closes_at: closes }) {
+  if (admission === "too_early") return Date.now() >= Date.parse(opens);
+  return ["open", "documents"].includes(admission) && Date.now() >= Date.parse(closes);
 }
 
 /**
@@ -321,7 +380,8 @@ function concludedScreen(app, view) {
   const card = h(
     "div",
     { class: "card" },
-    h("div", { class: "done" }, icon("check")),
+    // A tick would say that all went well.
+    view?.outcome && SUCCESSES.includes(view.outcome) ? h("div", { class: "done" }, icon("check")) : null,
     h("h1", {}, t("ended.heading")),
     outcome,
     extended,
@@ -337,12 +397,12 @@ function concludedScreen(app, view) {
     extended.hidden = !open;
     if (until && open && extended.dataset.hours !== String(hours)) {
       extended.dataset.hours = String(hours);
-      extended.replaceChildren(
-        h("p", {}, h("strong", {}, plural("ended.extension", hours))),
-        h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })),
-      );
+      extended.replaceChildren(h("p", {}, h("strong", {}, plural("ended.extension", hours))));
+      if (now?.me.role !== "operator")
+        extended.append(h("p", {}, t("ended.extension.text", { until: dateAndHour(until) })));
     }
-    setText(text, t(open ? "ended.text.extended" : "ended.text"));
+    if (until && open && now?.me.role === "operator") setText(text, t("ended.text.operator", { until: dateAndHour(until) }));
+    else setText(text, t(open ? "ended.text.extended" : "ended.text"));
     if (!documents) return;
     documents.element.hidden = !element.classList.contains("columns");
     if (now) documents.update?.(now);

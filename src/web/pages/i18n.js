@@ -19,17 +19,19 @@ const ZONE = "Europe/Rome";
 
 export const language = chooseLanguage();
 const catalogue = CATALOGUES[language] ?? it;
+/** English as it is read in Europe: 15:20, and the day before the month. */
+const locale = language === "en" ? "en-GB" : language;
 const plurals = new Intl.PluralRules(language);
-const clock = new Intl.DateTimeFormat(language, { timeZone: ZONE, hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat(language, {
+const clock = new Intl.DateTimeFormat(locale, { timeZone: ZONE, hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(locale, {
   timeZone: ZONE,
   weekday: "long",
   day: "numeric",
   month: "long",
   year: "numeric",
 });
-const seconds = new Intl.DateTimeFormat(language, { timeZone: ZONE, timeStyle: "medium" });
-const short = new Intl.DateTimeFormat(language, { timeZone: ZONE, dateStyle: "short", timeStyle: "short" });
+const seconds = new Intl.DateTimeFormat(locale, { timeZone: ZONE, timeStyle: "medium" });
+const short = new Intl.DateTimeFormat(locale, { timeZone: ZONE, dateStyle: "short", timeStyle: "short" });
 const oneDigit = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
 const lists = new Intl.ListFormat(language, { type: "conjunction" });
 
@@ -54,12 +56,13 @@ export function t(key, values = {}) {
 /**
  * A text that depends on a number: the catalogue has `<key>.one` and `<key>.other`.
  * @param {"code.attempts" | "problem.presence-too-short.seconds" | "operator.recording.behind" | "grant.not_yet"
- *   | "ended.extension"} key
+ *   | "ended.extension" | "operator.waits"} key
  * @param {number} n
+ * @param {Values} [values]
  */
-export function plural(key, n) {
+export function plural(key, n, values = {}) {
   const form = plurals.select(n) === "one" ? "one" : "other";
-  return t(`${key}.${form}`, { n });
+  return t(`${key}.${form}`, { n, ...values });
 }
 
 /**

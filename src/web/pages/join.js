@@ -7,7 +7,7 @@
  *
  * Stable names for tests (`body[data-step]` names the screen: loading, code, consent, declined, devices, waiting, room,
  * left, ended, message):
- *   #code-input #code-submit          code of the SMS
+ *   #code-input #code-submit          code of the SMS; [data-admission] tells what it would come to
  *   #consent-accept #consent-decline  recording notice
  *   #preview #level #devices-retry #enter-room    device check; #choose-camera #choose-microphone #choose-speaker
  *   #waiting                          waiting room of everyone but the operator
@@ -17,6 +17,7 @@
  *   #elapsed #recording (data-state) #recording-fault (data-fault) #status #link (data-state)
  *   #toggle-microphone #toggle-camera #toggle-documents #toggle-chat #share #settings #info #leave #unblock-audio
  *   #weak                             poor connection; documents.js and chat.js name what is in their panels
+ *   #waits                            operator: who waits, while another panel is open; [data-admit-now] by person's id
  *   #operator-panel #operator-open    operator; a person's row is [data-person="<id>"] with data-place
  *   [data-admit] [data-send-back] [data-remove] [data-attest] [data-attest-confirm] [data-withdraw]   by person's id
  *   [data-feature="documents"|"chat"|"sharing"] [data-step-id] #recording-health #grant #outcome-<outcome> #extension #conclude
@@ -29,7 +30,7 @@
 import { Problem, Session, welcome } from "./api.js";
 import { deviceScreen } from "./devicecheck.js";
 import { Devices } from "./devices.js";
-import { byId, h } from "./dom.js";
+import { byId, h, icon } from "./dom.js";
 import { codeScreen, consentScreen, endedScreen, loadingScreen, messageScreen, waitingScreen } from "./entry.js";
 import { languageLinks, t, translateDocument } from "./i18n.js";
 import { Media } from "./media.js";
@@ -290,7 +291,7 @@ export class App {
     const close = h(
       "button",
       { type: "button", class: "problem-close", "aria-label": t("problem.dismiss"), onclick: () => this.relieve() },
-      "×",
+      icon("cross"),
     );
     region.replaceChildren(h("p", {}, text), close);
   }

@@ -58,6 +58,8 @@ export class Media extends EventTarget {
     this.timings = { post: null, answer: null, connected: null, firstFrame: {} };
     this.wanted = false;
     this.tries = 0;
+    /** Media has got through on this network before. */
+    this.everConnected = false;
     /** The server has said that it sees this connection. */
     this.seen = false;
     /** How well it goes: our own packets get lost, or those of the others. @type {"good" | "sending" | "receiving"} */
@@ -188,6 +190,7 @@ export class Media extends EventTarget {
       case "connected":
         this.tries = 0;
         this.problem = null;
+        this.everConnected = true;
         this.timings.connected ??= performance.now();
         this.#become("connected");
         break;
@@ -216,6 +219,8 @@ export class Media extends EventTarget {
   #networkBack() {
     if (!this.wanted || this.state === "connected") return;
     this.tries = 0;
+    // It may be another network.
+    this.everConnected = false;
     void this.#connect();
   }
 

@@ -1,6 +1,6 @@
 /** The operator's panel: open, let in, send back, remove, attest, features, conclude. The server decides; it says why not. */
 
-import { confirmed, h, pressed, setText } from "./dom.js";
+import { byId, confirmed, h, icon, pressed, setText } from "./dom.js";
 import { elapsed, language, listing, plural, roleName, second, t } from "./i18n.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
@@ -77,6 +77,68 @@ export function operatorPanel(app, session) {
 }
 
 /**
+ * Who waits, and the way to let them in: for the operator who looks at the documents or the chat. Whoever comes is
+ * announced whatever is shown.
+ * @param {App} app
+ * @param {Session} session
+ * @returns {Screen}
+ */
+export function whoWaits(app, session) {
+  const words = h("p", {});
+  const buttons = h("div", { class: "actions" });
+  const element = h("div", { id: "waits", class: "notice warning waits", hidden: true }, icon("waiting"), words, buttons);
+  /** @type {Map<string, HTMLButtonElement>} */
+  let known = new Map();
+  /** Whose button was pressed. @type {string | null} */
+  let admitting = null;
+
+  /** @param {Person} person */
+  const admission = (person) => {
+    const label = t("operator.admit.name", { name: person.name });
+    const button = h("button", { type: "button", class: "button primary small", "data-admit-now": person.id }, label);
+    button.addEventListener("click", () => {
+      admitting = person.id;
+      void pressed(button, () => app.attempt(() => session.command("POST", `participants/${person.id}/admit`)));
+    });
+    return button;
+  };
+
+  /** @param {SessionView} view */
+  const update = (view) => {
+    const waiting = view.participants.filter((person) => mayBeAdmitted(person, view));
+    const who = (/** @type {Person[]} */ people) =>
+      plural("operator.waits", people.length, {
+        who: listing(people.map((person) => `${person.name} (${roleName(person.role)})`)),
+      });
+    const before = known;
+    const newcomers = waiting.filter((person) => !before.has(person.id));
+    known = new Map(waiting.map((person) => [person.id, before.get(person.id) ?? admission(person)]));
+    if (newcomers.length > 0) setText(byId("announce"), who(newcomers));
+    for (const [id, button] of before) if (!known.has(id)) button.remove();
+    for (const button of known.values()) if (!button.parentElement) buttons.append(button);
+    // The button that was pressed is gone: whoever works by keyboard goes on beside it.
+    if (admitting !== null && !known.has(admitting)) {
+      admitting = null;
+      const [next] = known.values();
+      /** @type {HTMLElement | null} */
+      const beside = next ?? document.querySelector(".side > .panel:not([hidden]) h2[tabindex]");
+      if (document.activeElement === document.body) beside?.focus();
+    }
+    element.hidden = waiting.length === 0;
+    if (waiting.length > 0) setText(words, who(waiting));
+  };
+  return { element, update };
+}
+
+/**
+ * @param {Person} person
+ * @param {SessionView} view
+ */
+function mayBeAdmitted(person, view) {
+  return view.opened && person.place === "waiting" && person.id !== view.me.id;
+}
+
+/**
  * @param {App} app
  * @param {Session} session
  */
@@ -148,7 +210,7 @@ class PersonRow {
     const inside = person.place === "inside";
     const mayShare =
       isCitizen(person) && !person.connected && person.place !== "removed" && this.#devicesInside().length > 0;
-    this.admit.hidden = person.place !== "waiting" || !view.opened;
+    this.admit.hidden = !mayBeAdmitted(person, view);
     this.sendBack.hidden = !inside;
     this.remove.hidden = !["admitted", "waiting", "inside"].includes(person.place);
     this.attest.hidden = attested || !view.opened || !mayShare;
@@ -199,7 +261,7 @@ class PersonRow {
   }
 
   async #remove() {
-    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }), t("operator.confirm"), t("operator.cancel")))
+    if (await confirmed(t("operator.remove.confirm", { name: this.person.name }), t("operator.remove"), t("operator.cancel")))
       await this.#command("POST", "remove");
   }
 
@@ -370,7 +432,9 @@ function conclusionForm(app, session) {
     const state = session.view?.grant ?? null;
     grant.hidden = state === null;
     if (state === null) return;
-    grant.dataset.holds = String(state.state === "possible");
+    // What was to come has come, even if the next view is still on its way.
+    const due = state.state === "not_yet" && Date.parse(state.at) <= session.now;
+    grant.dataset.holds = String(state.state === "possible" || due);
     grant.dataset.state = state.state;
     setText(grant, grantWords(state, session.now));
   };

@@ -23,8 +23,6 @@ export function wordsOf(problem) {
       return t("code.locked");
     case "too-early":
       return opens ? tooEarly(opens) : t("problem.wrong-phase");
-    case "too-late":
-      return t("ended.expired.text");
     case "presence-too-short":
       return sentences(
         t("problem.presence-too-short"),

@@ -6,7 +6,7 @@ import { byId, h, icon, setText } from "./dom.js";
 import { deviceBoard } from "./devicecheck.js";
 import { facts } from "./entry.js";
 import { dateAndHour, elapsed, listing, roleName, t, word } from "./i18n.js";
-import { operatorPanel } from "./operator.js";
+import { operatorPanel, whoWaits } from "./operator.js";
 import { Stage } from "./stage.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
@@ -15,7 +15,7 @@ import { Stage } from "./stage.js";
 /** @typedef {import("./api.js").Session} Session */
 /** @typedef {import("./media.js").Media} Media */
 
-/** After so many tries it is more likely the network's rule than its mood. */
+/** After so many tries it is more likely the network's rule than its mood; where media never got through, after one. */
 const TRIES_UNTIL_BLOCKED = 2;
 
 /**
@@ -28,7 +28,9 @@ const TRIES_UNTIL_BLOCKED = 2;
 export function roomScreen(app, first, session, media) {
   const { devices } = app;
   const stage = new Stage(session, media, devices);
-  const operator = first.me.role === "operator" ? operatorPanel(app, session) : null;
+  const runs = first.me.role === "operator";
+  const operator = runs ? operatorPanel(app, session) : null;
+  const waits = runs ? whoWaits(app, session) : null;
   const clock = h(
     "span",
     { id: "elapsed", class: "clock", "aria-label": t("room.elapsed"), role: "timer" },
@@ -89,12 +91,14 @@ export function roomScreen(app, first, session, media) {
       h("div", { class: "bar-info" }, info, h("div", { class: "bar-state" }, clock, recording)),
       controls.element,
     ),
-    h("div", { class: "banners" }, fault, link, weak, sound, sharing, status),
+    h("div", { class: "banners" }, fault, link, weak, sound, sharing, waits?.element, status),
     h("div", { class: "room-body" }, stage.element, side.element),
   );
   side.addEventListener("change", () => {
     element.classList.toggle("with-panel", side.shown !== null);
     element.dataset.side = side.shown ?? "";
+    // The operator's own panel tells it with more detail.
+    waits?.element.classList.toggle("elsewhere", side.shown !== "operator");
   });
   side.show(null);
 
@@ -112,6 +116,7 @@ export function roomScreen(app, first, session, media) {
     status.hidden = !fault.hidden;
     stage.update(view);
     side.update(view);
+    waits?.update?.(view);
     controls.update(view);
     showLink();
     tick();
@@ -385,7 +390,7 @@ function statusWords(view) {
  */
 function linkWords(media, line, view) {
   // The server answers, and yet nothing gets through.
-  if (media.tries >= TRIES_UNTIL_BLOCKED && media.state !== "connected" && media.problem === null)
+  if (media.tries >= (media.everConnected ? TRIES_UNTIL_BLOCKED : 1) && media.state !== "connected" && media.problem === null)
     return t("link.blocked");
   if (media.state === "broken" || (media.tries > 0 && media.state === "connecting")) return t("link.broken");
   if (!line) return t("link.line");

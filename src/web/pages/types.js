@@ -20,6 +20,7 @@
  * @property {string} end
  * @property {string} opens_at
  * @property {string} closes_at
+ * @property {"too_early" | "open" | "documents" | "locked" | "too_late" | "cancelled" | "removed" | "over"} admission
  * @property {Role} role
  * @property {number} code_digits
  */
