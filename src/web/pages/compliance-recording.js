@@ -47,7 +47,9 @@ export async function recordingScreen(api, found, access, page) {
     h("p", {}, t("access.expired")),
     h("button", { type: "button", class: "button small", onclick: () => page.reopen(found) }, t("access.again")),
   );
-  const expiry = h("div", {});
+  const expiry = h("div", { class: "expiry" });
+  const screen = film ? film.element : filmlessCard();
+  const ofFiles = sealed ? [checking(), copies()] : [];
   const lasts = setTimeout(() => {
     film?.clock.pause();
     expiry.replaceChildren(expired);
@@ -66,12 +68,12 @@ export async function recordingScreen(api, found, access, page) {
       h("p", { class: "hint" }, t("access.until", { time: time(access.expires) })),
     ),
     expiry,
-    film ? film.element : h("section", { class: "card" }, h("p", { class: "notice" }, t(`noFilm.${filmless(found)}`))),
+    screen,
     h(
       "div",
       { class: "recording-columns" },
       facts(found, manifest),
-      h("div", { class: "stack" }, sealed ? checking() : null, sealed ? copies() : null, custody()),
+      h("div", { class: "stack" }, ...ofFiles, custody()),
     ),
     history(),
   );
@@ -82,6 +84,17 @@ export async function recordingScreen(api, found, access, page) {
     closed = true;
     clearTimeout(lasts);
     film?.close();
+  }
+
+  function filmlessCard() {
+    return h("section", { class: "card", id: "no-film" }, h("p", { class: "notice" }, t(`noFilm.${filmless(found)}`)));
+  }
+
+  /** Nothing is left to be played, checked or copied. */
+  function emptied() {
+    film?.close();
+    screen.replaceWith(filmlessCard());
+    for (const card of ofFiles) card.remove();
   }
 
   function checking() {
@@ -168,7 +181,7 @@ export async function recordingScreen(api, found, access, page) {
       );
     };
     draw();
-    return h("section", { class: "card", "aria-labelledby": "custody-heading" }, h("h2", { id: "custody-heading" }, t("custody.heading")), body);
+    return h("section", { class: "card", "aria-labelledby": "custody-heading" }, h("h2", { id: "custody-heading", tabindex: -1 }, t("custody.heading")), body);
 
     async function place() {
       const why = await ask({ heading: t("custody.hold"), text: t("custody.hold.text"), yes: t("custody.hold") });
@@ -196,7 +209,7 @@ export async function recordingScreen(api, found, access, page) {
     }
 
     async function ruin() {
-      const why = await ask({ heading: t("custody.destroy"), text: t("custody.destroy.text"), yes: t("custody.destroy.yes"), confirm: t("custody.destroy.sure") });
+      const why = await ask({ heading: t("custody.destroy.heading"), text: t("custody.destroy.text"), yes: t("custody.destroy.yes"), confirm: t("custody.destroy.sure") });
       if (why) await change(() => api.ask("POST", found.room, "destroy", { json: { reason: why.reason } }), t("custody.destroy.done"), "destroy");
     }
 
@@ -204,17 +217,23 @@ export async function recordingScreen(api, found, access, page) {
     async function change(what, done, focus) {
       try {
         await what();
-        const again = await api.search({ reason: t("custody.look"), room: found.room });
-        found = again.recordings[0] ?? found;
-        draw();
-        marks.replaceChildren(badges(found));
+        await redraw();
         page.announce(done);
-        document.getElementById(focus)?.focus();
-        if (found.destroyed) film?.close();
-        await showHistory();
+        document.getElementById(found.destroyed ? "custody-heading" : focus)?.focus();
       } catch (error) {
         page.fail(error);
+        // Somebody else, or its time, was quicker: so it is told as it stands.
+        if (error instanceof Problem && error.slug === "destroyed") await redraw().catch(page.fail);
       }
+    }
+
+    async function redraw() {
+      const again = await api.search({ reason: t("custody.look"), room: found.room });
+      found = again.recordings[0] ?? found;
+      draw();
+      marks.replaceChildren(badges(found));
+      if (found.destroyed) emptied();
+      await showHistory();
     }
   }
 
