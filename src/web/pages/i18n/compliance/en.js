@@ -140,7 +140,7 @@ export default {
   "event.node_restarted": "The server restarted",
   "event.wall_clock_set": "The server’s clock was corrected",
 
-  "facts.heading": "Facts",
+  "facts.heading": "About the video call",
   "facts.profile": "Service",
   "facts.reference": "Reference",
   "facts.begun": "Begin",
@@ -237,7 +237,7 @@ export default {
   "custody.note": "Signed note of the destruction",
   "custody.look": "State after a change",
 
-  "history.heading": "Who did what",
+  "history.heading": "Access log",
   "history.text": "Every access to this recording, newest first. This look is written down too.",
   "history.again": "Refresh",
   "history.when": "When",

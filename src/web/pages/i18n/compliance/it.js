@@ -62,7 +62,7 @@ export default {
   "recording.heading": "Registrazione del {when}",
   "recording.back": "← Torna alla ricerca",
 
-  "noFilm.notSealed": "La registrazione si può vedere appena è sigillata. I fatti e gli accessi sono già qui.",
+  "noFilm.notSealed": "La registrazione si può vedere appena è sigillata. I dati e gli accessi sono già qui.",
   "noFilm.empty": "In questa stanza non è stato registrato né audio né video.",
   "noFilm.destroyed": "La registrazione è stata distrutta. Restano la nota firmata e l’elenco degli accessi.",
 
@@ -140,7 +140,7 @@ export default {
   "event.node_restarted": "Il server è ripartito",
   "event.wall_clock_set": "L’orologio del server è stato corretto",
 
-  "facts.heading": "I fatti",
+  "facts.heading": "Dati della videochiamata",
   "facts.profile": "Servizio",
   "facts.reference": "Riferimento",
   "facts.begun": "Inizio",
@@ -237,7 +237,7 @@ export default {
   "custody.note": "Nota firmata della distruzione",
   "custody.look": "Stato dopo una modifica",
 
-  "history.heading": "Chi ha fatto che cosa",
+  "history.heading": "Registro degli accessi",
   "history.text": "Ogni accesso a questa registrazione, dal più recente. Anche questa consultazione è annotata.",
   "history.again": "Aggiorna",
   "history.when": "Quando",
