@@ -234,7 +234,8 @@ export class Clock extends EventTarget {
     if (!this.calibrated && performance.now() - this.since > STARTED_MS && moving.length > 0) {
       this.calibrated = true;
       const ahead = moving.map((lane) => this.#ahead(lane, time));
-      this.base += ahead.reduce((sum, one) => sum + one, 0) / ahead.length;
+      // Not to before the start: a film that has just come in would not be there yet.
+      this.base += Math.max(this.base - time, ahead.reduce((sum, one) => sum + one, 0) / ahead.length);
     }
     if (this.calibrated) for (const lane of moving) this.#bring(lane, this.time);
   }

@@ -210,7 +210,12 @@ export async function recordingScreen(api, found, access, page) {
 
     async function ruin() {
       const why = await ask({ heading: t("custody.destroy.heading"), text: t("custody.destroy.text"), yes: t("custody.destroy.yes"), confirm: t("custody.destroy.sure") });
-      if (why) await change(() => api.ask("POST", found.room, "destroy", { json: { reason: why.reason } }), t("custody.destroy.done"), "destroy");
+      const ruining = async (/** @type {string} */ reason) => {
+        await api.ask("POST", found.room, "destroy", { json: { reason } });
+        // Every access ended with it: what remains is looked at under one of its own.
+        access = await api.open(found.room, reason);
+      };
+      if (why) await change(() => ruining(why.reason), t("custody.destroy.done"), "custody-heading");
     }
 
     /** @param {() => Promise<unknown>} what @param {string} done @param {string} focus */
@@ -219,11 +224,14 @@ export async function recordingScreen(api, found, access, page) {
         await what();
         await redraw();
         page.announce(done);
-        document.getElementById(found.destroyed ? "custody-heading" : focus)?.focus();
+        document.getElementById(focus)?.focus();
+        await showHistory();
       } catch (error) {
         page.fail(error);
-        // Somebody else, or its time, was quicker: so it is told as it stands.
-        if (error instanceof Problem && error.slug === "destroyed") await redraw().catch(page.fail);
+        if (!(error instanceof Problem && error.slug === "destroyed")) return;
+        // Somebody else, or its time, was quicker, and the access ended with it.
+        expiry.replaceChildren(expired);
+        await redraw().catch(page.fail);
       }
     }
 
@@ -233,7 +241,6 @@ export async function recordingScreen(api, found, access, page) {
       draw();
       marks.replaceChildren(badges(found));
       if (found.destroyed) emptied();
-      await showHistory();
     }
   }
 
