@@ -19,6 +19,7 @@ const JOB_EVERY_MS = 700;
 /**
  * @typedef {object} Page
  * @property {(error: unknown) => void} fail
+ * @property {() => void} clear takes away what `fail` showed
  * @property {(text: string) => void} announce
  * @property {() => void} back
  * @property {(found: import("./compliance-api.js").Found) => void} reopen
@@ -223,6 +224,7 @@ export async function recordingScreen(api, found, access, page) {
       try {
         await what();
         await redraw();
+        page.clear();
         page.announce(done);
         document.getElementById(focus)?.focus();
         await showHistory();

@@ -44,10 +44,12 @@ function fail(error) {
   complain(problemWords(error));
 }
 
+const clear = () => byId("problem").replaceChildren();
+
 /** @param {string} text */
 function complain(text) {
   const close = h("button", { type: "button", class: "problem-close", "aria-label": common("room.close") }, "×");
-  close.addEventListener("click", () => byId("problem").replaceChildren());
+  close.addEventListener("click", clear);
   byId("problem").replaceChildren(h("p", {}, text), close);
 }
 
@@ -115,6 +117,7 @@ async function open(api, found, reason) {
     };
     const screen = await recordingScreen(api, found, access, {
       fail,
+      clear,
       announce,
       back,
       reopen: (latest) => void open(api, latest, why.reason),
