@@ -18,7 +18,7 @@ const HURRY = 0.25;
 /** What one would see. Seconds. */
 const SEEN = 0.03;
 /** After a start the clock follows the films once: they all take a moment. Milliseconds. */
-const STARTED_MS = 80;
+const STARTED_MS = 130;
 /** A film that comes up is opened so long before. Seconds. */
 const AHEAD = 4;
 /** All wait for one so long at most; then it is left behind. Milliseconds. */
@@ -70,14 +70,18 @@ export class Lane {
     return this.part !== null && this.at(time) === this.part;
   }
 
-  /** Puts the right film at the right place. @param {number} time */
-  place(time) {
+  /**
+   * Puts the right film at the right place.
+   * @param {number} time
+   * @param {boolean} [anew] also if it stands there already
+   */
+  place(time, anew = false) {
     const part = this.at(time) ?? this.parts.find(({ from }) => from > time && from < time + AHEAD) ?? null;
     if (part === null) return;
     const where = Math.max(0, time - part.from);
     if (part === this.part) {
       if (this.video.readyState === 0) this.pending = where;
-      else if (Math.abs(this.video.currentTime - where) > 0.001) this.video.currentTime = where;
+      else if (anew || Math.abs(this.video.currentTime - where) > 0.001) this.video.currentTime = where;
       return;
     }
     this.part = part;
@@ -194,9 +198,8 @@ export class Clock extends EventTarget {
       lane.correcting = false;
       lane.late = 0;
       lane.video.playbackRate = this.rate;
-      if (!lane.shows(this.base)) continue;
-      lane.joined = lane.part;
-      this.#roll(lane);
+      lane.joined = lane.shows(this.base) ? lane.part : null;
+      if (lane.joined !== null) this.#roll(lane);
     }
     this.#tell();
   }
@@ -213,23 +216,26 @@ export class Clock extends EventTarget {
     const { time } = this;
     if (time >= this.duration) return this.pause();
     const shown = this.lanes.filter((lane) => this.#attend(lane, time));
+    const coming = shown.filter((lane) => lane.joined !== lane.part);
     const stuck = shown.filter((lane) => {
       lane.late = lane.ready ? 0 : lane.late + LOOK_MS;
-      // Whoever comes in is late by as long as a start takes: so all of them start anew.
-      return lane.late > STANDSTILL_MS || lane.joined !== lane.part;
+      return lane.late > STANDSTILL_MS;
     });
-    if (stuck.length > 0) {
+    // Whoever comes in would be late by as long as a start takes: so all of them start anew, where it begins.
+    if (coming.length > 0 || stuck.length > 0) {
       this.#stop();
+      this.base = Math.min(this.base, ...coming.map(({ part }) => part?.from ?? this.base));
       this.waitingSince = performance.now();
-      // They went on for a moment.
-      for (const lane of shown) lane.place(this.base);
+      // Those that were held for a moment only would go on sooner than one that starts: after a seek all start alike.
+      for (const lane of shown) lane.place(this.base, true);
       return this.#tell();
     }
     const moving = shown.filter((lane) => lane.ready && !lane.video.paused && !lane.video.ended);
     if (!this.calibrated && performance.now() - this.since > STARTED_MS && moving.length > 0) {
       this.calibrated = true;
       const ahead = moving.map((lane) => this.#ahead(lane, time));
-      this.base += ahead.reduce((sum, one) => sum + one, 0) / ahead.length;
+      // Not to before the start: a film that has just come in would not be there yet.
+      this.base += Math.max(this.base - time, ahead.reduce((sum, one) => sum + one, 0) / ahead.length);
     }
     if (this.calibrated) for (const lane of moving) this.#bring(lane, this.time);
   }

@@ -12,9 +12,20 @@ const CATALOGUES = { it, en, de };
 const ZONE = "Europe/Rome";
 const catalogue = CATALOGUES[language] ?? it;
 const plurals = new Intl.PluralRules(language);
-const moments = new Intl.DateTimeFormat(language, { timeZone: ZONE, dateStyle: "medium", timeStyle: "medium" });
-const hours = new Intl.DateTimeFormat(language, { timeZone: ZONE, timeStyle: "medium" });
-const days = new Intl.DateTimeFormat(language, { timeZone: ZONE, dateStyle: "long" });
+/** Days and hours as in Europe: 3:18 PM and 11/25 are not. */
+const locale = language === "en" ? "en-GB" : language;
+const moments = new Intl.DateTimeFormat(locale, { timeZone: ZONE, dateStyle: "medium", timeStyle: "medium" });
+const hours = new Intl.DateTimeFormat(locale, { timeZone: ZONE, timeStyle: "medium" });
+const days = new Intl.DateTimeFormat(locale, { timeZone: ZONE, dateStyle: "long" });
+const spans = new Intl.DateTimeFormat(locale, {
+  timeZone: ZONE,
+  weekday: "long",
+  day: "numeric",
+  month: "long",
+  year: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+});
 const fields = new Intl.DateTimeFormat("en-GB", {
   timeZone: ZONE,
   year: "numeric",
@@ -66,6 +77,9 @@ export const time = (time) => hours.format(new Date(time));
 
 /** @param {string} time */
 export const day = (time) => days.format(new Date(time));
+
+/** A day, from one time to another. @param {string} from @param {string} to */
+export const span = (from, to) => spans.formatRange(new Date(from), new Date(to));
 
 /** @param {number} bytes */
 export function size(bytes) {

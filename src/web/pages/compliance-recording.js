@@ -19,6 +19,7 @@ const JOB_EVERY_MS = 700;
 /**
  * @typedef {object} Page
  * @property {(error: unknown) => void} fail
+ * @property {() => void} clear takes away what `fail` showed
  * @property {(text: string) => void} announce
  * @property {() => void} back
  * @property {(found: import("./compliance-api.js").Found) => void} reopen
@@ -47,7 +48,9 @@ export async function recordingScreen(api, found, access, page) {
     h("p", {}, t("access.expired")),
     h("button", { type: "button", class: "button small", onclick: () => page.reopen(found) }, t("access.again")),
   );
-  const expiry = h("div", {});
+  const expiry = h("div", { class: "expiry" });
+  const screen = film ? film.element : filmlessCard();
+  const ofFiles = sealed ? [checking(), copies()] : [];
   const lasts = setTimeout(() => {
     film?.clock.pause();
     expiry.replaceChildren(expired);
@@ -66,12 +69,12 @@ export async function recordingScreen(api, found, access, page) {
       h("p", { class: "hint" }, t("access.until", { time: time(access.expires) })),
     ),
     expiry,
-    film ? film.element : h("section", { class: "card" }, h("p", { class: "notice" }, t(`noFilm.${filmless(found)}`))),
+    screen,
     h(
       "div",
       { class: "recording-columns" },
       facts(found, manifest),
-      h("div", { class: "stack" }, sealed ? checking() : null, sealed ? copies() : null, custody()),
+      h("div", { class: "stack" }, ...ofFiles, custody()),
     ),
     history(),
   );
@@ -82,6 +85,17 @@ export async function recordingScreen(api, found, access, page) {
     closed = true;
     clearTimeout(lasts);
     film?.close();
+  }
+
+  function filmlessCard() {
+    return h("section", { class: "card", id: "no-film" }, h("p", { class: "notice" }, t(`noFilm.${filmless(found)}`)));
+  }
+
+  /** Nothing is left to be played, checked or copied. */
+  function emptied() {
+    film?.close();
+    screen.replaceWith(filmlessCard());
+    for (const card of ofFiles) card.remove();
   }
 
   function checking() {
@@ -168,7 +182,7 @@ export async function recordingScreen(api, found, access, page) {
       );
     };
     draw();
-    return h("section", { class: "card", "aria-labelledby": "custody-heading" }, h("h2", { id: "custody-heading" }, t("custody.heading")), body);
+    return h("section", { class: "card", "aria-labelledby": "custody-heading" }, h("h2", { id: "custody-heading", tabindex: -1 }, t("custody.heading")), body);
 
     async function place() {
       const why = await ask({ heading: t("custody.hold"), text: t("custody.hold.text"), yes: t("custody.hold") });
@@ -196,25 +210,39 @@ export async function recordingScreen(api, found, access, page) {
     }
 
     async function ruin() {
-      const why = await ask({ heading: t("custody.destroy"), text: t("custody.destroy.text"), yes: t("custody.destroy.yes"), confirm: t("custody.destroy.sure") });
-      if (why) await change(() => api.ask("POST", found.room, "destroy", { json: { reason: why.reason } }), t("custody.destroy.done"), "destroy");
+      const why = await ask({ heading: t("custody.destroy.heading"), text: t("custody.destroy.text"), yes: t("custody.destroy.yes"), confirm: t("custody.destroy.sure") });
+      const ruining = async (/** @type {string} */ reason) => {
+        await api.ask("POST", found.room, "destroy", { json: { reason } });
+        // Every access ended with it: what remains is looked at under one of its own.
+        access = await api.open(found.room, reason);
+      };
+      if (why) await change(() => ruining(why.reason), t("custody.destroy.done"), "custody-heading");
     }
 
     /** @param {() => Promise<unknown>} what @param {string} done @param {string} focus */
     async function change(what, done, focus) {
       try {
         await what();
-        const again = await api.search({ reason: t("custody.look"), room: found.room });
-        found = again.recordings[0] ?? found;
-        draw();
-        marks.replaceChildren(badges(found));
+        await redraw();
+        page.clear();
         page.announce(done);
         document.getElementById(focus)?.focus();
-        if (found.destroyed) film?.close();
         await showHistory();
       } catch (error) {
         page.fail(error);
+        if (!(error instanceof Problem && error.slug === "destroyed")) return;
+        // Somebody else, or its time, was quicker, and the access ended with it.
+        expiry.replaceChildren(expired);
+        await redraw().catch(page.fail);
       }
+    }
+
+    async function redraw() {
+      const again = await api.search({ reason: t("custody.look"), room: found.room });
+      found = again.recordings[0] ?? found;
+      draw();
+      marks.replaceChildren(badges(found));
+      if (found.destroyed) emptied();
     }
   }
 

@@ -2,9 +2,10 @@
  * Looking for recordings. Names for tests: #search-form with its fields, #search-results, [data-room] with a button.
  */
 
-import { beginOfDay, day, moment, plural, t, word } from "./compliance-i18n.js";
+import { complete } from "./compliance-forms.js";
+import { beginOfDay, day, moment, plural, span, t, word } from "./compliance-i18n.js";
 import { h } from "./dom.js";
-import { date, hour, roleName } from "./i18n.js";
+import { roleName } from "./i18n.js";
 
 /** @typedef {import("./compliance-api.js").Found} Found */
 
@@ -29,10 +30,10 @@ export function searchScreen(api, page) {
 
   const form = h(
     "form",
-    { class: "card", id: "search-form" },
+    { class: "card", id: "search-form", novalidate: true },
     h("h1", { tabindex: -1, id: "screen-heading" }, t("search.heading")),
     h("p", { class: "hint" }, t("search.text")),
-    field("search-reason", t("search.reason"), { required: true, maxlength: 500, autocomplete: "off" }, t("search.reason.hint"), true),
+    field("search-reason", t("search.reason"), { required: true, maxlength: 500, autocomplete: "off", "data-missing": t("missing.reason") }, t("search.reason.hint"), true),
     h(
       "div",
       { class: "search-fields" },
@@ -47,7 +48,7 @@ export function searchScreen(api, page) {
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    void run(form);
+    if (complete(form)) void run(form);
   });
   return h("div", { class: "stack" }, form, results);
 
@@ -108,7 +109,7 @@ export function field(id, label, attributes, hint, wide = false) {
 
 /** @param {Found} found @param {(found: Found) => void} open */
 function item(found, open) {
-  const heading = `${date(found.start)}, ${hour(found.start)}–${hour(found.end)}`;
+  const heading = span(found.start, found.end);
   const people = found.participants.map(({ name, role }) => h("li", {}, name, " ", h("span", { class: "hint" }, roleName(role))));
   const button = h(
     "button",

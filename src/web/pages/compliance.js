@@ -6,6 +6,7 @@
 import { Problem } from "./api.js";
 import { Compliance } from "./compliance-api.js";
 import { ask } from "./compliance-ask.js";
+import { complete } from "./compliance-forms.js";
 import { moment, t } from "./compliance-i18n.js";
 import { problemWords } from "./compliance-problems.js";
 import { recordingScreen } from "./compliance-recording.js";
@@ -43,10 +44,12 @@ function fail(error) {
   complain(problemWords(error));
 }
 
+const clear = () => byId("problem").replaceChildren();
+
 /** @param {string} text */
 function complain(text) {
   const close = h("button", { type: "button", class: "problem-close", "aria-label": common("room.close") }, "×");
-  close.addEventListener("click", () => byId("problem").replaceChildren());
+  close.addEventListener("click", clear);
   byId("problem").replaceChildren(h("p", {}, text), close);
 }
 
@@ -61,11 +64,11 @@ function signOut() {
 }
 
 function showSignIn() {
-  const key = h("input", { id: "key", type: "password", required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": "key-hint" });
+  const key = h("input", { id: "key", type: "password", required: true, autocomplete: "off", spellcheck: "false", "aria-describedby": "key-hint", "data-missing": t("missing.key") });
   const button = h("button", { type: "submit", class: "button primary", id: "sign-in" }, t("signin.submit"));
   const form = h(
     "form",
-    { class: "card narrow" },
+    { class: "card narrow", novalidate: true },
     h("h1", { tabindex: -1, id: "screen-heading" }, t("signin.heading")),
     h("p", { class: "lead" }, t("signin.text")),
     h("div", { class: "field wide" }, h("label", { for: "key" }, t("signin.key")), h("p", { class: "hint", id: "key-hint" }, t("signin.hint")), key),
@@ -73,6 +76,7 @@ function showSignIn() {
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (!complete(form)) return;
     button.disabled = true;
     const api = new Compliance(key.value.trim());
     try {
@@ -113,6 +117,7 @@ async function open(api, found, reason) {
     };
     const screen = await recordingScreen(api, found, access, {
       fail,
+      clear,
       announce,
       back,
       reopen: (latest) => void open(api, latest, why.reason),
