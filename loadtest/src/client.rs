@@ -158,7 +158,7 @@ impl Client {
             if !part.habits.light_alone() {
                 return Err(ClientError::TooLight);
             }
-            let seat = Seat::take(light, part, tell).await?;
+            let seat = Box::pin(Seat::take(light, part, tell)).await?;
             return Ok(Self { orders, seen, task: tokio::spawn(seat.hold(given, news)) });
         }
         let clock = DeviceClock::new(part.habits.drift_ppm);

@@ -107,9 +107,9 @@ impl Outgoing<'_> {
         packet.extend([0xbe, 0xde, 0, 0]);
         let begin = packet.len();
         let [_, t0, t1, t2] = self.send_time.to_be_bytes();
-        // Speech of -20 dBov (RFC 6464, section 3).
+        // Speech (the first bit) of -20 dBov (RFC 6464, section 3).
         let level = if self.medium == Medium::Voice { terms.audio_level } else { 0 };
-        push(packet, level, &[0x80 | 20]);
+        push(packet, level, &[0x80 | 0x14]);
         push(packet, terms.send_time, &[t0, t1, t2]);
         push(packet, terms.transport_sequence, &self.transport_sequence.to_be_bytes());
         push(packet, terms.mid, self.mid.as_bytes());
@@ -185,10 +185,10 @@ fn element(extension: &[u8], wanted: u8) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const ANSWER: &str = "v=0\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:96 VP8/90000\r\n\
+    pub(in crate::light) const ANSWER: &str = "v=0\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:96 VP8/90000\r\n\
          a=rtpmap:97 rtx/90000\r\na=extmap:1/recvonly urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n\
          a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n\
          a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\

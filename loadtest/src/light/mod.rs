@@ -61,8 +61,6 @@ struct Shared {
     common: Mutex<Option<Arc<Port>>>,
     /// Clients on it so far. An address is not used again, so that nothing that comes late meets another client.
     places: AtomicU32,
-    /// Numbers of all ports.
-    ports: Mutex<Vec<u16>>,
     meters: Arc<Meters>,
 }
 
@@ -72,6 +70,8 @@ struct Meters {
     packets: AtomicU64,
     cpu_ns: AtomicU64,
     unopened: AtomicU64,
+    /// Of sockets that are gone.
+    dropped: AtomicU64,
     late: Delays,
 }
 
@@ -99,15 +99,16 @@ impl Light {
         let meters = Arc::<Meters>::default();
         let engine = Engine::new(told, Arc::clone(&meters))?;
         std::thread::Builder::new().name("light".into()).spawn(move || engine.run())?;
-        let (common, places, ports) = (Mutex::default(), AtomicU32::new(0), Mutex::default());
+        let (common, places) = (Mutex::default(), AtomicU32::new(0));
         let crypto = Arc::new(keys::provider());
-        Ok(Self(Arc::new(Shared { commands, crypto, common, places, ports, meters })))
+        Ok(Self(Arc::new(Shared { commands, crypto, common, places, meters })))
     }
 
     /// What was done so far.
     #[expect(clippy::cast_precision_loss, reason = "microseconds with some decimals")]
     pub fn figures(&self) -> LightFigures {
-        let Shared { meters, ports, .. } = &*self.0;
+        let Shared { meters, common, .. } = &*self.0;
+        let common = common.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (packets, cpu_ns) = (meters.packets.load(Ordering::Relaxed), meters.cpu_ns.load(Ordering::Relaxed));
         let late = meters.late.figures();
         LightFigures {
@@ -115,7 +116,7 @@ impl Light {
             cpu_us_per_packet: cpu_ns as f64 / 1_000.0 / packets.max(1) as f64,
             late_p99_ms: late.p99_ms,
             late_max_ms: late.max_ms,
-            dropped: socket::dropped(&ports.lock().unwrap_or_else(PoisonError::into_inner)).unwrap_or(0),
+            dropped: meters.dropped.load(Ordering::Relaxed) + common.map_or(0, |port| port.dropped()),
             unopened: meters.unopened.load(Ordering::Relaxed),
         }
     }
@@ -139,7 +140,6 @@ impl Light {
                 && let Ok(port) = Port::bind(SocketAddr::new(ip, 0))
             {
                 let local = port.bound();
-                self.note(local.port());
                 return Ok((Arc::new(port), local));
             }
         }
@@ -152,13 +152,16 @@ impl Light {
             return Ok(Arc::clone(port));
         }
         let port = Arc::new(Port::bind(SocketAddr::from(([0, 0, 0, 0], 0)))?);
-        self.note(port.bound().port());
         *common = Some(Arc::clone(&port));
         Ok(port)
     }
 
-    fn note(&self, port: u16) {
-        self.0.ports.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    /// A client is about to let go of its port.
+    fn count_dropped(&self, port: &Arc<Port>) {
+        let common = self.0.common.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if common.is_none_or(|common| !Arc::ptr_eq(&common, port)) {
+            self.0.meters.dropped.fetch_add(port.dropped(), Ordering::Relaxed);
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Person {
     pub(super) fn change_ssrc(&mut self, now: Instant) {
         for track in [&mut self.microphone, &mut self.camera] {
             let (next, due) = (track.next, track.due);
-            *track = Track { next, due, ..Track::new(track.medium, track.mid.clone(), track.step, now) };
+            *track = Track { due, next, ..Track::new(track.medium, track.mid.clone(), track.step, now) };
         }
         self.camera.next = 0;
     }
@@ -302,7 +302,9 @@ impl Out {
             send_time: send_time(self.epoch.elapsed()),
         };
         let header = header.write(&kit.terms, &mut self.packet);
-        payload.iter().for_each(|part| self.packet.extend_from_slice(part));
+        for part in payload {
+            self.packet.extend_from_slice(part);
+        }
         track.sequence += 1;
         self.sequence = self.sequence.wrapping_add(1);
         if self.keys.seal(&mut self.packet, header, track.ssrc, index).is_none() {
@@ -348,4 +350,96 @@ fn dice() -> u64 {
 /// Some time that is shorter than this.
 fn within(step: Duration) -> Duration {
     step * u32::from(dice().to_be_bytes()[0]) / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use str0m::crypto::dtls::{KeyingMaterial, SrtpProfile};
+
+    use super::super::header::tests::ANSWER;
+    use super::super::keys::Agreed;
+    use super::super::srtp::both_ways;
+    use super::*;
+
+    fn keys(we_are_client: bool) -> (Keys, Keys) {
+        let material = KeyingMaterial::new(&[7; 88]);
+        both_ways(&Agreed { profile: SrtpProfile::AEAD_AES_256_GCM, material, we_are_client }).unwrap()
+    }
+
+    fn run(from: SocketAddr, bytes: &mut [u8]) -> Run<'_> {
+        Run { from, to: from, at: Instant::now(), stride: bytes.len(), bytes }
+    }
+
+    fn person(delays: &Arc<Delays>) -> Person {
+        let port = Arc::new(Port::bind("127.0.0.1:0".parse().unwrap()).unwrap());
+        let kit = Kit {
+            local: port.bound(),
+            port,
+            terms: Terms::read(ANSWER),
+            film: Arc::new(Film::built_in().unwrap()),
+            voice: Voice::tone(500).unwrap(),
+            delays: Some(Arc::clone(delays)),
+            task: mpsc::channel(1).0,
+        };
+        Person::new(kit, ["0", "1"].map(String::from), Instant::now())
+    }
+
+    #[test]
+    fn a_server_opens_what_is_sent_and_what_comes_back_is_counted() {
+        let delays = Arc::<Delays>::default();
+        let (mut person, now) = (person(&delays), Instant::now());
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        person.order(Devices::ON, now);
+        assert_eq!(person.due().count(), 0, "there are no keys yet");
+        person.begin(keys(true), server.local_addr().unwrap(), now);
+        let dues: Vec<(Instant, What)> = person.due().collect();
+        assert_eq!(dues.len(), 3);
+        for (due, what) in dues.into_iter().filter(|(_, what)| *what != What::Reports) {
+            assert!(person.send(what, due).is_some_and(|again| again > due));
+            assert_eq!(person.send(what, due), None, "once");
+        }
+        let (receive, send) = keys(false);
+        let (mut datagram, mut voices, mut picture) = ([0; 1_500], Vec::new(), Vec::new());
+        for _ in 0..person.sent() {
+            let (length, from) = server.recv_from(&mut datagram).unwrap();
+            let datagram = &mut datagram[..length];
+            let head = Head::read(datagram).unwrap();
+            let plain = receive.open(datagram, head.length, head.ssrc, head.sequence.into()).unwrap().to_vec();
+            let Head { ssrc, length, sequence, .. } = head;
+            if head.payload_type == 111 {
+                let mut echo = [&datagram[..length], &plain].concat();
+                send.seal(&mut echo, length, ssrc, sequence.into()).unwrap();
+                voices.push((from, echo));
+            } else {
+                picture.extend_from_slice(&plain[4..]);
+            }
+        }
+        assert_eq!(picture, person.kit.film.frame(0));
+        let (from, mut echo) = voices.pop().unwrap();
+        assert_eq!(person.hear(run(from, &mut echo)), 1);
+        assert_eq!(delays.figures().count, 1);
+        assert_eq!(person.hear(run(from, &mut echo)), 1, "opened in place before: it is counted, but opens nothing");
+        let tally = person.finish();
+        assert_eq!((tally.received, tally.unopened, tally.heard.len()), (2, 1, 1));
+        assert_eq!((tally.heard[0].mid.as_str(), tally.heard[0].voice), ("0", true));
+    }
+
+    #[test]
+    fn a_wish_for_a_keyframe_begins_the_film_anew() {
+        let mut person = person(&Arc::default());
+        let server: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        person.begin(keys(true), server, Instant::now());
+        person.camera.next = 5;
+        let mut wish = [&[0x81, 206, 0, 2, 0, 0, 0, 1][..], &person.camera.ssrc.to_be_bytes()].concat();
+        keys(false).1.seal_rtcp(&mut wish, 1).unwrap();
+        person.hear(run(server, &mut wish));
+        assert_eq!((person.camera.next, person.tally.keyframe_requests), (0, 1));
+    }
+
+    #[test]
+    fn numbers_go_on_over_their_wrap() {
+        assert_eq!([extended(65_535, 1), extended(65_537, 65_535), extended(3, 2)], [65_537, 65_535, 2]);
+    }
 }

@@ -30,7 +30,7 @@ const WAITING: usize = 32;
 
 /// A light client from its answer on. Dropped, it falls silent.
 pub(crate) struct Seat {
-    rtc: Rtc,
+    rtc: Box<Rtc>,
     mailbox: Mailbox,
     place: Place,
     inbox: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
@@ -63,7 +63,8 @@ impl Seat {
             .set_crypto_provider(Arc::clone(&light.0.crypto))
             .set_rtcp_report_interval_audio(NEVER)
             .set_rtcp_report_interval_video(NEVER);
-        let ((mut rtc, offer, pending, lines), mailbox) = keys::with_mailbox(|| sdp::offer(config, Instant::now()));
+        let ((rtc, offer, pending, lines), mailbox) = keys::with_mailbox(|| sdp::offer(config, Instant::now()));
+        let mut rtc = Box::new(rtc);
         let posted = Instant::now();
         let (answer, location) = part.api.offer(&part.session, offer).await?;
         sdp::accept(&mut rtc, &answer, pending)?;
@@ -156,6 +157,7 @@ impl Seat {
     }
 
     async fn finish(mut self) -> Result<ClientReport, ClientError> {
+        self.place.light.count_dropped(&self.place.port);
         let (tell, told) = oneshot::channel();
         self.place.light.tell(Command::Leave(self.place.local, Some(tell)))?;
         let Tally { sent, received, keyframe_requests, heard, .. } = told.await.map_err(|_| ClientError::LightEnded)?;

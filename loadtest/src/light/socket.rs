@@ -41,6 +41,16 @@ impl Port {
         self.io.as_raw_fd()
     }
 
+    /// Datagrams that the kernel dropped because the socket was full (`/proc/net/udp`, last column). None where the system
+    /// does not say.
+    pub(super) fn dropped(&self) -> u64 {
+        let table = if self.bound.is_ipv4() { "/proc/net/udp" } else { "/proc/net/udp6" };
+        let table = std::fs::read_to_string(table).unwrap_or_default();
+        let local = format!(":{:04X}", self.bound.port());
+        let ours = |line: &&str| line.split_whitespace().nth(1).is_some_and(|address| address.ends_with(&local));
+        table.lines().filter(ours).filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum()
+    }
+
     /// Sends a datagram by itself, as browsers do. Joined sends (GSO) were cheaper for both sides: the server would
     /// receive them joined, too, as it never does from browsers. False: it is lost, as a network would lose it.
     pub(super) fn send(&self, from: IpAddr, to: SocketAddr, contents: &[u8]) -> bool {
@@ -99,20 +109,6 @@ fn waited(today: SystemTime, taken: Duration) -> Duration {
     today.duration_since(SystemTime::UNIX_EPOCH + taken).unwrap_or_default()
 }
 
-/// Datagrams that the kernel dropped because the sockets with these ports were full (`/proc/net/udp`, last column).
-/// `None` where the system does not say.
-pub(super) fn dropped(ports: &[u16]) -> Option<u64> {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"].iter().filter_map(|file| std::fs::read_to_string(file).ok());
-    let tables: Vec<String> = tables.collect();
-    let ours = |line: &&str| {
-        let port = line.split_whitespace().nth(1).and_then(|local| local.rsplit(':').next());
-        port.and_then(|port| u16::from_str_radix(port, 16).ok()).is_some_and(|port| ports.contains(&port))
-    };
-    let count = |line: &str| line.split_whitespace().last()?.parse::<u64>().ok();
-    let lines = || tables.iter().flat_map(|table| table.lines().skip(1));
-    (!tables.is_empty()).then(|| lines().filter(ours).filter_map(count).sum())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +134,6 @@ mod tests {
             });
         }
         assert_eq!(heard, [(address(1), vec![1]), (address(2), vec![2])]);
-        assert_eq!(dropped(&[port.bound().port()]), Some(0));
+        assert_eq!(port.dropped(), 0);
     }
 }
