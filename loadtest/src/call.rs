@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use crate::client::{ClientError, Habits};
 use crate::device::DeviceClock;
 use crate::events::Slot;
-use crate::light::Plain;
 use crate::line::Wire;
 use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, packetize};
 use crate::numbered::{Kind, Mark, Record, Sent};
@@ -74,13 +73,65 @@ impl Track {
 
 /// A stream that is being received.
 #[derive(Debug)]
-struct Heard {
-    mid: Mid,
-    voice: bool,
-    first: Instant,
+pub(crate) struct Heard {
+    /// Its m-line.
+    pub mid: String,
+    /// Voice, or picture.
+    pub voice: bool,
+    /// When its first packet came.
+    pub first: Instant,
     last_expected: Option<Instant>,
     lowest: u64,
     highest: u64,
+}
+
+impl Heard {
+    /// A stream that begins with this packet.
+    pub(crate) fn new(mid: String, voice: bool, sequence: u64) -> Self {
+        Self { mid, voice, first: Instant::now(), last_expected: None, lowest: sequence, highest: sequence }
+    }
+
+    /// The largest number that a packet had.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// A packet with this number has come.
+    pub(crate) fn note(&mut self, sequence: u64) {
+        self.lowest = self.lowest.min(sequence);
+        self.highest = self.highest.max(sequence);
+    }
+
+    /// From here on nobody sends: voices are not expected any more.
+    pub(crate) fn quiet(&mut self) {
+        self.last_expected.get_or_insert_with(Instant::now);
+    }
+
+    /// Packets that should have come.
+    fn expected(&self) -> u64 {
+        let by_sequence = self.highest - self.lowest + 1;
+        // A server that drops before it numbers leaves no gap: a voice is also held against the clock. A tenth of a
+        // second is allowed for what the timers of a busy machine do.
+        let flowed = self.last_expected.map_or(Duration::ZERO, |last| last - self.first);
+        let by_clock = flowed.saturating_sub(Duration::from_millis(100)).as_millis() / VOICE_STEP.as_millis();
+        let by_clock = if self.voice { u64::try_from(by_clock).unwrap_or(u64::MAX) } else { 0 };
+        by_sequence.max(by_clock)
+    }
+}
+
+/// Adds to a report what should have come of these streams, and how many sources of others they are.
+pub(crate) fn sum_up<'a>(
+    report: &mut ClientReport,
+    heard: impl Iterator<Item = &'a Heard>,
+    slots: &HashMap<String, Slot>,
+) {
+    for heard in heard {
+        report.expected += heard.expected();
+        let named = slots
+            .get(&heard.mid)
+            .is_some_and(|slot| (slot.source == "microphone") == heard.voice && !slot.participant_id.is_empty());
+        report.sources += usize::from(named);
+    }
 }
 
 /// One side of a connection, from the offer to the report.
@@ -98,8 +149,6 @@ pub(crate) struct Call {
     /// Whether ICE and DTLS are done.
     pub connected: bool,
     wants_keyframe: bool,
-    /// How to read plain headers, if that is all that is looked at.
-    pub plain: Option<Plain>,
 }
 
 impl Call {
@@ -124,7 +173,6 @@ impl Call {
             posted,
             connected: false,
             wants_keyframe: false,
-            plain: None,
         }
     }
 
@@ -183,22 +231,10 @@ impl Call {
         let heard = self.heard.entry(ssrc).or_insert_with(|| {
             let since = self.report.first_media_ms.get_or_insert(0);
             *since = (*since).max(millis(self.posted.elapsed()));
-            Heard { mid, voice, first: Instant::now(), last_expected: None, lowest: sequence, highest: sequence }
+            Heard::new(mid.to_string(), voice, sequence)
         });
-        heard.lowest = heard.lowest.min(sequence);
-        heard.highest = heard.highest.max(sequence);
+        heard.note(sequence);
         self.report.received += 1;
-    }
-
-    /// A datagram of media of which only the plain header is looked at.
-    pub(crate) fn hear_plain(&mut self, datagram: &[u8]) {
-        let Some(head) = self.plain.as_mut().and_then(|plain| plain.take(datagram, Instant::now())) else { return };
-        let mid = Mid::from(head.mid.as_str());
-        self.count(head.ssrc.into(), mid, head.voice, head.sequence);
-        if let (Some(delay), Some(delays)) = (head.delay, &self.habits.delays) {
-            delays.add(delay);
-        }
-        self.seen.send_modify(|seen| *seen.packets.entry(head.mid).or_default() += 1);
     }
 
     /// The server's complete word on who is in which m-line.
@@ -214,8 +250,6 @@ impl Call {
         let stamp = || self.habits.delays.as_ref().map(|delays| Mark { sender: 0, number: delays.stamp() });
         let mark = record.map(|record| record.next(Kind::Voice)).or_else(stamp);
         let payload = mark.map_or_else(|| plain.to_vec(), |mark| mark.on_voice(plain));
-        // Where only the timestamp can be read, it says when the packet was sent.
-        let captured = if self.habits.light { self.clock.now() } else { captured };
         let ext = ExtensionValues { audio_level: Some(-20), voice_activity: Some(true), ..ExtensionValues::default() };
         let piece = Piece { codec: Codec::Opus, payload, marker: false, ext };
         let sequence = track.sequence;
@@ -280,29 +314,14 @@ impl Call {
     /// From here on nobody sends: voices are not expected any more.
     pub(crate) fn quiet(&mut self) {
         for heard in self.heard.values_mut() {
-            heard.last_expected.get_or_insert_with(Instant::now);
+            heard.quiet();
         }
     }
 
     /// The whole count.
     pub(crate) fn finish(mut self) -> ClientReport {
         self.quiet();
-        for heard in self.heard.values() {
-            let by_sequence = heard.highest - heard.lowest + 1;
-            // A server that drops before it numbers leaves no gap: a voice is also held against the clock. A tenth
-            // of a second is allowed for what the timers of a busy machine do.
-            let flowed = heard.last_expected.map_or(Duration::ZERO, |last| last - heard.first);
-            let by_clock = flowed.saturating_sub(Duration::from_millis(100)).as_millis() / VOICE_STEP.as_millis();
-            let by_clock = if heard.voice { u64::try_from(by_clock).unwrap_or(u64::MAX) } else { 0 };
-            self.report.expected += by_sequence.max(by_clock);
-        }
-        let seen = self.seen.borrow();
-        let named = |heard: &&Heard| {
-            let slot = seen.slots.get(&heard.mid.to_string());
-            slot.is_some_and(|slot| (slot.source == "microphone") == heard.voice && !slot.participant_id.is_empty())
-        };
-        self.report.sources = self.heard.values().filter(named).count();
-        drop(seen);
+        sum_up(&mut self.report, self.heard.values(), &self.seen.borrow().slots);
         self.report
     }
 }

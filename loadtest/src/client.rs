@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use str0m::RtcConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -12,7 +13,7 @@ use crate::call::{Call, Seen, millis};
 use crate::delay::Delays;
 use crate::device::DeviceClock;
 use crate::events;
-use crate::light::Plain;
+use crate::light::{Light, Seat};
 use crate::line::{Line, Wire};
 use crate::media::{Film, Voice};
 use crate::network::Network;
@@ -44,6 +45,15 @@ pub enum ClientError {
     /// The tone could not be encoded.
     #[error("opus: {0}")]
     Opus(#[from] opus::Error),
+    /// More is wanted of a light client than it can do.
+    #[error("a light client has a clear network and an even clock, and keeps no record")]
+    TooLight,
+    /// The server chose a protection that light clients do not have.
+    #[error("light clients protect their media with AES-GCM only, and the server chose something else")]
+    Protection,
+    /// The thread of the light clients has ended.
+    #[error("the thread of the light clients has ended")]
+    LightEnded,
     /// The task ended early.
     #[error("a client's task ended early: {0}")]
     Task(String),
@@ -87,9 +97,16 @@ pub struct Habits {
     /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Not
     /// together with a record.
     pub delays: Option<Arc<Delays>>,
-    /// What comes is counted by its plain header and not decrypted: no repairs are asked for, and nothing is reported. A
-    /// packet's delay is then what it took longer than the fastest of its stream.
-    pub light: bool,
+    /// Media is driven by this thread, with little CPU, instead of the person's own task. What comes is counted, and not
+    /// decrypted but for voices; no repairs are asked for or given. Goes with `delays` and nothing else of these habits;
+    /// [`Client::packets`] counts nothing.
+    pub light: Option<Light>,
+}
+
+impl Habits {
+    fn light_alone(&self) -> bool {
+        self.record.is_none() && self.network == Network::default() && self.drift_ppm == 0 && !self.never_a_keyframe
+    }
 }
 
 /// What a person has switched on.
@@ -135,22 +152,27 @@ impl Client {
     /// What the server refused, or an answer that cannot be used.
     pub async fn join(part: Part) -> Result<Self, ClientError> {
         let news = events::listen(&part.api, &part.session).await?;
+        let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
+        let (tell, seen) = watch::channel(Seen::default());
+        if let Some(light) = part.habits.light.clone() {
+            if !part.habits.light_alone() {
+                return Err(ClientError::TooLight);
+            }
+            let seat = Box::pin(Seat::take(light, part, tell)).await?;
+            return Ok(Self { orders, seen, task: tokio::spawn(seat.hold(given, news)) });
+        }
         let clock = DeviceClock::new(part.habits.drift_ppm);
-        let (mut rtc, offer, pending, lines) = sdp::offer(clock.now());
+        let (mut rtc, offer, pending, lines) = sdp::offer(RtcConfig::new(), clock.now());
         let posted = Instant::now();
         let (answer, location) = part.api.offer(&part.session, offer).await?;
         let (socket, local) = sdp::answered(&mut rtc, &answer, pending, lines.microphone).await?;
-        let plain = part.habits.light.then(|| Plain::read(&answer));
         let report = ClientReport {
             role: part.role.clone(),
             posted_ms: millis(posted.saturating_duration_since(part.began)),
             ..ClientReport::default()
         };
-        let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
-        let (tell, seen) = watch::channel(Seen::default());
         let wire = Wire::new(socket, local, part.habits.network);
-        let mut call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
-        call.plain = plain;
+        let call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
         let line = Line { rtc, clock, wire, location, part, call, orders: given, news };
         Ok(Self { orders, seen, task: tokio::spawn(line.hold()) })
     }

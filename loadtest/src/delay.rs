@@ -49,7 +49,13 @@ impl Delays {
 
     /// A packet with this stamp has come.
     pub(crate) fn arrived(&self, stamp: u64) {
-        self.add(Duration::from_nanos(self.stamp().saturating_sub(stamp)));
+        self.took(stamp, Instant::now());
+    }
+
+    /// A packet with this stamp came at this time.
+    pub(crate) fn took(&self, stamp: u64, at: Instant) {
+        let at = at.saturating_duration_since(self.epoch);
+        self.add(at.saturating_sub(Duration::from_nanos(stamp)));
     }
 
     /// A packet took so long.

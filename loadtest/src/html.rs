@@ -70,6 +70,9 @@ impl Report {
                 format!("{:.0} a second, {:.2} us of CPU each", server.packets_per_second, server.cpu_us_per_packet),
             ));
         }
+        let tool = &self.tool;
+        let cost = format!("{:.2} cores, {:.2} us of CPU for each packet", tool.cores, tool.cpu_us_per_packet);
+        rows.push(("This tool itself", cost));
         page.push_str("<table>");
         for (what, figure) in rows {
             let _ = write!(page, "<tr><td>{what}<td>{figure}");

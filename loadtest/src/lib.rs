@@ -8,7 +8,8 @@
 //!
 //! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
 //! the same, and [`client`] for a person with microphone, camera and a [`network`] that can be bad. What that person
-//! sends can be [`numbered`], to be found again in a recording.
+//! sends can be [`numbered`], to be found again in a recording. Where one core is to load another, a thread drives all
+//! clients' media: [`light`].
 
 pub mod api;
 pub mod book;
@@ -19,7 +20,7 @@ mod device;
 mod events;
 pub mod guess;
 mod html;
-mod light;
+pub mod light;
 mod line;
 pub mod media;
 pub mod network;

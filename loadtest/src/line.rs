@@ -14,7 +14,6 @@ use crate::call::Call;
 use crate::client::{ClientError, Devices, Orders, Part};
 use crate::device::{DeviceClock, Pace};
 use crate::events::Slot;
-use crate::light;
 use crate::media::VOICE_STEP;
 use crate::network::{Network, Road};
 use crate::report::ClientReport;
@@ -69,9 +68,7 @@ impl Line {
                 arrived = wire.receive(&mut datagram) => {
                     if let Some((length, source)) = arrived? {
                         let bytes = datagram.get(..length).unwrap_or_default();
-                        if call.plain.is_some() && light::is_media(bytes) {
-                            call.hear_plain(bytes);
-                        } else if let Ok(receive) = Receive::new(Protocol::Udp, source, wire.local, bytes) {
+                        if let Ok(receive) = Receive::new(Protocol::Udp, source, wire.local, bytes) {
                             rtc.handle_input(Input::Receive(clock.now(), receive))?;
                         }
                     }

@@ -1,5 +1,6 @@
 //! The command line of `loadtest`: what to drive, and the exit code.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -9,7 +10,7 @@ use loadtest::plan::{self, Plan};
 
 /// Drives a Sportello server from outside, as booking systems, citizens and officers do.
 ///
-/// Exit codes: 0 all limits were kept, 1 a limit was missed, 2 it could not begin.
+/// Options without a command are those of `call`. Exit codes: 0 all limits were kept, 1 a limit was missed, 2 it could not begin.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -30,7 +31,7 @@ enum Command {
 #[tokio::main]
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: its output is its work")]
 async fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let Arguments { command } = Arguments::parse_from(with_command(std::env::args_os().collect()));
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -63,6 +64,36 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Holding rooms is what it is mostly for, so that `call` may be left out before options.
+fn with_command(mut words: Vec<OsString>) -> Vec<OsString> {
+    let first = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    if first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&first) {
+        words.insert(1, "call".into());
+    }
+    words
+}
+
 fn json(report: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(report).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_may_be_left_out() {
+        let command = |words: &[&str]| {
+            Arguments::try_parse_from(with_command(words.iter().map(OsString::from).collect())).map(|all| all.command)
+        };
+        let key = ["--booking-key", "k"];
+        for words in [vec!["loadtest", "--rooms", "7"], vec!["loadtest", "call", "--rooms", "7"]] {
+            let command = command(&[&words[..], &key].concat());
+            assert!(matches!(command, Ok(Command::Call(plan)) if plan.rooms == 7));
+        }
+        assert!(matches!(command(&[&["loadtest", "book"][..], &key].concat()), Ok(Command::Book(_))));
+        for help in ["--help", "--version"] {
+            assert!(command(&["loadtest", help]).is_err_and(|shown| !shown.use_stderr()));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::f32::consts::TAU;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Four seconds of a moving test picture, 320x180 at 25 frames a second, about 250 kbit/s, one keyframe at its start:
@@ -93,26 +94,30 @@ fn le32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-/// Cuts a VP8 frame into RTP payloads, each with the descriptor that Chromium writes (RFC 7741, section 4.2):
-/// X and I set, a picture id of 15 bits, S on the first.
-pub(crate) fn packetize(frame: &[u8], picture_id: u16) -> Vec<Vec<u8>> {
+/// The descriptor that Chromium writes before a piece of a VP8 frame (RFC 7741, section 4.2): X and I set, a picture id
+/// of 15 bits, S on the first.
+pub(crate) fn descriptor(first: bool, picture_id: u16) -> [u8; 4] {
     let [high, low] = (picture_id & 0x7fff).to_be_bytes();
+    [if first { 0x90 } else { 0x80 }, 0x80, 0x80 | high, low]
+}
+
+/// Cuts a VP8 frame into RTP payloads, each with its descriptor.
+pub(crate) fn packetize(frame: &[u8], picture_id: u16) -> Vec<Vec<u8>> {
     frame
         .chunks(LONGEST_PAYLOAD)
         .enumerate()
         .map(|(part, chunk)| {
-            let start = if part == 0 { 0x10 } else { 0 };
-            let mut payload = vec![0x80 | start, 0x80, 0x80 | high, low];
+            let mut payload = descriptor(part == 0, picture_id).to_vec();
             payload.extend_from_slice(chunk);
             payload
         })
         .collect()
 }
 
-/// One second of Opus, to be played in a loop.
-#[derive(Debug)]
+/// One second of Opus, to be played in a loop. Clones share it.
+#[derive(Clone, Debug)]
 pub struct Voice {
-    packets: Vec<Vec<u8>>,
+    packets: Arc<[Vec<u8>]>,
 }
 
 impl Voice {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::api::{Api, ApiError, Booked};
 use crate::client::{Client, ClientError, Devices, Habits, Part};
 use crate::delay::Delays;
+use crate::light::{Light, process_cpu_ns};
 use crate::media::{Film, FilmError, Voice};
 use crate::report::{ClientReport, Limits, Report, RoomReport};
 use crate::server::Watch;
@@ -41,8 +42,8 @@ pub struct Plan {
     /// Made by e.g. `ffmpeg -f lavfi -i testsrc2=s=640x360:r=25:d=4 -c:v libvpx -b:v 600k -auto-alt-ref 0 -g 1000 x.ivf`.
     #[arg(long, value_name = "FILE")]
     pub vp8: Option<std::path::PathBuf>,
-    /// Receivers count packets by their plain headers instead of decrypting them, so that one core can load another.
-    /// They ask for no repairs, and a delay is what a packet took longer than the fastest of its stream.
+    /// Light clients: one thread drives everyone's media, so that one core can load another. What comes is counted, only
+    /// voices are decrypted. They ask for no repairs, give none, and send no feedback on what they receive.
     #[arg(long)]
     pub light: bool,
     /// API key with the scope `metrics`: the server's CPU and memory are read from /metrics once a second.
@@ -65,6 +66,12 @@ pub enum PlanError {
     /// The film cannot be played.
     #[error("the film: {0}")]
     Film(#[from] FilmError),
+    /// The thread of the light clients cannot be started.
+    #[error("light clients: {0}")]
+    Light(std::io::Error),
+    /// The tones of the voices cannot be encoded.
+    #[error("opus: {0}")]
+    Opus(#[from] opus::Error),
     /// The page cannot be written.
     #[error("the report: {0}")]
     Page(#[from] std::io::Error),
@@ -87,6 +94,18 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(15);
 const AWAY: Duration = Duration::from_secs(3);
 /// Voices and pictures of the two others.
 const SOURCES_EXPECTED: usize = 4;
+/// People in a room.
+const PEOPLE: u16 = 3;
+
+/// What all rooms of a run share.
+struct Run {
+    plan: Arc<Plan>,
+    api: Api,
+    film: Arc<Film>,
+    /// By seat.
+    voices: Vec<Voice>,
+    habits: Habits,
+}
 
 /// Starts the rooms one after the other, lets them run, and gathers what each saw.
 ///
@@ -94,14 +113,19 @@ const SOURCES_EXPECTED: usize = 4;
 /// A film that cannot be played, a page that cannot be written. What a room met is in the report.
 pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
     let film = Arc::new(plan.film()?);
+    // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
+    let voices = (0..PEOPLE).map(|seat| Voice::tone(500 + 450 * seat)).collect::<Result<_, _>>()?;
+    let light = if plan.light { Some(Light::start().map_err(PlanError::Light)?) } else { None };
     let plan = Arc::new(plan);
     let delays = Arc::<Delays>::default();
+    let (began, cpu) = (Instant::now(), process_cpu_ns());
     let watch = plan.metrics_key.clone().map(|key| Watch::begin(Api::new(&plan.url), key));
+    let habits = Habits { delays: Some(Arc::clone(&delays)), light: light.clone(), ..Habits::default() };
+    let run = Arc::new(Run { plan: Arc::clone(&plan), api: Api::new(&plan.url), film, voices, habits });
     let mut rooms = JoinSet::new();
     for number in 0..plan.rooms {
-        let (shared, film) = (Arc::clone(&plan), Arc::clone(&film));
-        let habits = Habits { delays: Some(Arc::clone(&delays)), light: plan.light, ..Habits::default() };
-        rooms.spawn(async move { hold_room(number, &shared, &film, &habits).await });
+        let run = Arc::clone(&run);
+        rooms.spawn(async move { hold_room(number, &run).await });
         tokio::time::sleep(plan.stagger).await;
     }
     let mut report = Report::default();
@@ -112,6 +136,7 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
         }
     }
     report.sum_up(delays.figures(), watch.as_ref().map(Watch::figures));
+    report.count_cost(process_cpu_ns() - cpu, began.elapsed(), light.as_ref().map(Light::figures));
     if let Some(file) = &plan.html {
         std::fs::write(file, report.html())?;
     }
@@ -119,13 +144,13 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
 }
 
 /// One room: booked, joined, opened, everyone admitted, held for the plan's duration, concluded.
-async fn hold_room(number: u32, plan: &Plan, film: &Arc<Film>, habits: &Habits) -> Result<RoomReport, String> {
-    hold(number, plan, film, habits).await.map_err(|error| format!("room {number}: {error}"))
+async fn hold_room(number: u32, run: &Run) -> Result<RoomReport, String> {
+    hold(number, run).await.map_err(|error| format!("room {number}: {error}"))
 }
 
-async fn hold(number: u32, plan: &Plan, film: &Arc<Film>, habits: &Habits) -> Result<RoomReport, ClientError> {
+async fn hold(number: u32, run: &Run) -> Result<RoomReport, ClientError> {
+    let Run { plan, api, film, voices, habits } = run;
     let began = Instant::now();
-    let api = Api::new(&plan.url);
     let booked = api.book(&plan.booking_key, number).await?;
     let mut sessions = Vec::new();
     for participant in &booked.participants {
@@ -137,13 +162,13 @@ async fn hold(number: u32, plan: &Plan, film: &Arc<Film>, habits: &Habits) -> Re
         api.admit(operator, &booked.room.id, &participant.id).await?;
     }
 
-    let seats: Vec<(u16, &str, &str)> = (0..)
+    let seats: Vec<(&Voice, &str, &str)> = voices
+        .iter()
         .zip(booked.participants.iter().zip(&sessions))
-        .map(|(seat, (participant, session))| (seat, participant.role.as_str(), session.as_str()))
+        .map(|(voice, (participant, session))| (voice, participant.role.as_str(), session.as_str()))
         .collect();
-    let join = async |&(seat, role, session): &(u16, &str, &str)| {
-        // Each voice is a tone of its own, so that a recording tells them apart by ear and by FFT.
-        let voice = Voice::tone(500 + 450 * seat)?;
+    let join = async |&(voice, role, session): &(&Voice, &str, &str)| {
+        let voice = voice.clone();
         let (api, session, role, film) = (api.clone(), session.to_owned(), role.to_owned(), Arc::clone(film));
         Client::join(Part { api, session, role, film, voice, began, habits: habits.clone() }).await
     };

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::delay::DelayFigures;
+use crate::light::LightFigures;
 use crate::plan::duration;
 use crate::server::ServerFigures;
 use crate::timing::{Figures, Times};
@@ -75,8 +76,22 @@ pub struct Report {
     /// What the server said of itself; absent without its metrics key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerFigures>,
+    /// What the tool itself took.
+    pub(crate) tool: ToolFigures,
     pub(crate) rooms: Vec<RoomReport>,
     pub(crate) failures: Vec<String>,
+}
+
+/// What the tool itself took, joins and all: to be held against the server's figures before these are believed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ToolFigures {
+    /// Cores in use, on average of the whole run.
+    pub cores: f64,
+    /// Microseconds of CPU for each packet that was sent or received.
+    pub cpu_us_per_packet: f64,
+    /// The thread of the light clients, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub light: Option<LightFigures>,
 }
 
 /// The figures of all rooms together.
@@ -172,6 +187,15 @@ impl Report {
         (self.delays, self.server) = (delays, server);
     }
 
+    /// Takes in what the tool itself took, after [`Report::sum_up`].
+    #[expect(clippy::cast_precision_loss, reason = "microseconds with some decimals")]
+    pub(crate) fn count_cost(&mut self, cpu_ns: u64, time: Duration, light: Option<LightFigures>) {
+        let packets = (self.summary.sent + self.summary.received).max(1);
+        let cpu = Duration::from_nanos(cpu_ns).as_secs_f64();
+        let cores = cpu / time.as_secs_f64().max(f64::EPSILON);
+        self.tool = ToolFigures { cores, cpu_us_per_packet: cpu * 1e6 / packets as f64, light };
+    }
+
     /// Everything, for programs.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
@@ -221,6 +245,20 @@ impl Report {
                 table,
                 "server {:.2} cores, {:.0} packets/s sent on, {:.2} us of CPU each, {:.0} MiB at most",
                 server.cores, server.packets_per_second, server.cpu_us_per_packet, server.memory_mib,
+            );
+        }
+        let tool = &self.tool;
+        let _ = writeln!(
+            table,
+            "tool   {:.2} cores, {:.2} us of CPU for each packet sent or received",
+            tool.cores, tool.cpu_us_per_packet
+        );
+        if let Some(light) = &tool.light {
+            let _ = writeln!(
+                table,
+                "light  {:.2} us of CPU each for media alone; sent late by p99 {:.2} ms, longest {:.1} ms; {} lost in \
+                 the tool's sockets, {} not opened",
+                light.cpu_us_per_packet, light.late_p99_ms, light.late_max_ms, light.dropped, light.unopened,
             );
         }
         table

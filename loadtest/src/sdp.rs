@@ -21,8 +21,8 @@ pub(crate) struct Lines {
 }
 
 /// An offer with the pages' m-lines: microphone, camera, a screen that stays dark, and the slots.
-pub(crate) fn offer(now: Instant) -> (Rtc, String, SdpPendingOffer, Lines) {
-    let mut config = RtcConfig::new().set_rtp_mode(true);
+pub(crate) fn offer(config: RtcConfig, now: Instant) -> (Rtc, String, SdpPendingOffer, Lines) {
+    let mut config = config.set_rtp_mode(true);
     *config.codec_config() = CodecConfig::new_from_payload_params(vec![opus()]);
     let mut rtc = config.enable_vp8(true).build(now);
     let mut changes = rtc.sdp_api();
@@ -56,18 +56,29 @@ pub(crate) async fn answered(
     pending: SdpPendingOffer,
     microphone: Mid,
 ) -> Result<(UdpSocket, SocketAddr), ClientError> {
-    let answer_sdp = SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Answer(error.to_string()))?;
-    rtc.sdp_api().accept_answer(pending, answer_sdp)?;
+    accept(rtc, answer, pending)?;
     repair_voice(rtc, microphone);
     for server in candidates(answer) {
         let Some(ip) = facing(server).await else { continue };
         let Ok(socket) = UdpSocket::bind((ip, 0)).await else { continue };
         let local = socket.local_addr()?;
-        let host = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
-        rtc.add_local_candidate(host);
+        add_host(rtc, local)?;
         return Ok((socket, local));
     }
     Err(ClientError::NoCandidate)
+}
+
+/// Takes the answer.
+pub(crate) fn accept(rtc: &mut Rtc, answer: &str, pending: SdpPendingOffer) -> Result<(), ClientError> {
+    let answer = SdpAnswer::from_sdp_string(answer).map_err(|error| ClientError::Answer(error.to_string()))?;
+    Ok(rtc.sdp_api().accept_answer(pending, answer)?)
+}
+
+/// Media may come to and from this address of ours.
+pub(crate) fn add_host(rtc: &mut Rtc, local: SocketAddr) -> Result<(), ClientError> {
+    let host = Candidate::host(local, "udp").map_err(|error| ClientError::Answer(error.to_string()))?;
+    rtc.add_local_candidate(host);
+    Ok(())
 }
 
 /// Gives the voice a stream of repairs: `str0m` makes none for audio of its own accord, and has no other way to send a
@@ -81,7 +92,7 @@ fn repair_voice(rtc: &mut Rtc, microphone: Mid) {
 }
 
 /// The UDP addresses of `a=candidate` lines (RFC 8839, section 5.1), in the order given.
-fn candidates(sdp: &str) -> Vec<SocketAddr> {
+pub(crate) fn candidates(sdp: &str) -> Vec<SocketAddr> {
     sdp.lines()
         .filter_map(|line| line.trim_end().strip_prefix("a=candidate:"))
         .filter_map(|line| {
@@ -97,7 +108,7 @@ fn candidates(sdp: &str) -> Vec<SocketAddr> {
 }
 
 /// The local address that the system would send from to reach `server`.
-async fn facing(server: SocketAddr) -> Option<IpAddr> {
+pub(crate) async fn facing(server: SocketAddr) -> Option<IpAddr> {
     let unspecified: IpAddr = if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let probe = UdpSocket::bind((unspecified, 0)).await.ok()?;
     probe.connect(server).await.ok()?;
@@ -110,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_offer_has_the_pages_lines_and_codecs_only() {
-        let (_, sdp, _, _) = offer(Instant::now());
+        let (_, sdp, _, _) = offer(RtcConfig::new(), Instant::now());
         let count = |what: &str| sdp.lines().filter(|line| line.trim_end() == what).count();
         assert_eq!(count("a=sendonly"), 3);
         assert_eq!(count("a=recvonly"), 2 * SLOTS);
