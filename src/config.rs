@@ -97,6 +97,8 @@ pub struct Media {
     pub workers: usize,
     /// Address that the UDP sockets are bound to.
     pub bind: IpAddr,
+    /// Whether each worker keeps to a core of its own.
+    pub pin_workers: bool,
     /// First worker's UDP port; 0: any free port each.
     pub first_port: u16,
     /// Addresses to announce; empty: those of the interfaces.
@@ -258,6 +260,7 @@ impl Config {
         SfuConfig {
             workers,
             bind: self.media.bind,
+            pinned: self.media.pin_workers,
             first_port: self.media.first_port,
             announce: self.media.announce.clone(),
             longest_silence: self.recording.longest_silence,
@@ -487,6 +490,7 @@ impl<'a> Reader<'a> {
 
     fn media(&mut self) -> Option<Media> {
         let workers = self.range("media.workers", 0, 1024);
+        let pin_workers = self.read("media.pin_workers", "true or false", Some::<bool>);
         let bind = self.parse("media.bind", "an IP address, e.g. \"0.0.0.0\"");
         let first_port = self.read("media.first_port", "a UDP port, 0 to 65535", Some::<u16>);
         let announce =
@@ -494,7 +498,8 @@ impl<'a> Reader<'a> {
                 let parsed: Result<Vec<IpAddr>, _> = list.iter().map(|text| text.parse()).collect();
                 parsed.ok().filter(|addresses| addresses.iter().all(|address| !address.is_unspecified()))
             });
-        let media = Media { workers: workers?, bind: bind?, first_port: first_port?, announce: announce? };
+        let (workers, pin_workers, first_port) = (workers?, pin_workers?, first_port?);
+        let media = Media { workers, pin_workers, bind: bind?, first_port, announce: announce? };
         let last = usize::from(media.first_port) + media.workers.max(1) - 1;
         if media.first_port != 0 && last > usize::from(u16::MAX) {
             self.problem("media.first_port", "a port low enough that every worker's port is below 65536");

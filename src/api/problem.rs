@@ -269,6 +269,7 @@ impl From<Error> for Problem {
                 Self::new(Kind::SLOT_NOT_AVAILABLE).with(|document| document.next_slots = Some(next))
             }
             Error::NoSpace => Self::new(Kind::NO_RECORDING_SPACE).detail(error.to_string()),
+            Error::Full => Self::new(Kind::UNAVAILABLE).detail(error.to_string()),
             Error::UnknownWebhook => Kind::UNKNOWN_WEBHOOK.into(),
             Error::Document(DocumentError::Unfit(unfit)) => {
                 let kind = if unfit.is_other_type() { Kind::DOCUMENT_TYPE } else { Kind::DOCUMENT_UNFIT };

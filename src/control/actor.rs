@@ -383,8 +383,12 @@ impl<M: Media, R: Recording> Actor<M, R> {
         matches!(command, Command::Open) && self.room.handle(self.now(), Command::Open).events.contains(&Event::Opened)
     }
 
-    /// Opens the room, if there is space for its recording.
+    /// Opens the room, if a worker can bear it and there is space for its recording.
     async fn open_room(&mut self, command: Command) -> Result<RoomView, Error> {
+        if !self.room.is_open() && self.shared.media.is_full() {
+            tracing::warn!(room = %self.room.id(), "a room was not opened: every media worker is busy");
+            return Err(Error::Full);
+        }
         let (recorder, room) = (self.shared.recorder.clone(), self.room.id());
         let opened = match recorder.reserve(room, self.need()).await {
             Ok(()) => self.decide(command, Consequences::default()).await,

@@ -197,6 +197,9 @@ pub enum Error {
     /// No disk has the space that the room's recording needs. The node's fault.
     #[error("there is not enough space for the room's recording")]
     NoSpace,
+    /// Every media worker is so busy that a further room would cost those that are there. The node's fault.
+    #[error("this node holds as many meetings as it can; try again when one of them is over")]
+    Full,
     /// No such webhook. The caller's fault.
     #[error("there is no such webhook")]
     UnknownWebhook,

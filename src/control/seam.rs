@@ -16,6 +16,7 @@ use crate::vault::SessionKey;
 /// The media workers ([`Sfu`], whose methods these are).
 #[expect(missing_docs, reason = "documented at Sfu")]
 pub trait Media: Clone + Send + Sync + 'static {
+    fn is_full(&self) -> bool;
     fn open_room(
         &self,
         room: RoomId,
@@ -66,6 +67,10 @@ pub trait Recording: Clone + Send + Sync + 'static {
 }
 
 impl Media for Sfu {
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
+    }
+
     fn open_room(
         &self,
         room: RoomId,

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::crowd::{Crowd, PEOPLE, address_of, material, person_at};
 use super::keys::Keys;
+use super::load::{Load, LoadMeter};
 use super::meters::Meters;
 use super::peer::{Peer, Site};
 use super::socket::{Inbox, Lane, Route, Socket};
@@ -125,7 +126,9 @@ impl Laps {
         let crowd = Crowd::new(rooms, port)?;
         let (commands, receiver) = mpsc::channel(16);
         let hours = Duration::from_hours(24);
-        let (mut worker, waker) = Worker::new(clock, socket, receiver, Meters::new(0), hours).ok()?;
+        let meters = Meters::new(0);
+        let load = LoadMeter::new(Load::default(), meters.load.clone(), clock.mono());
+        let (mut worker, waker) = Worker::new(clock, socket, receiver, meters, load, hours).ok()?;
         let site = Site {
             clock,
             announced: [IpAddr::from([127, 0, 0, 1])].into(),

@@ -13,6 +13,7 @@ pub(super) struct Meters {
     pub(super) panics: Counter,
     pub(super) rooms: Gauge,
     pub(super) peers: Gauge,
+    pub(super) load: Gauge,
 }
 
 impl Meters {
@@ -33,6 +34,7 @@ impl Meters {
         );
         describe_gauge!("sportello_worker_rooms", "Rooms on a worker");
         describe_gauge!("sportello_worker_sessions", "Media sessions on a worker");
+        describe_gauge!("sportello_worker_load", "Share of the last second that a worker's loop worked, 0 to 1");
         Self {
             received: Count::of(counter!("sportello_datagrams_received_total", "worker" => worker.clone())),
             strangers: counter!("sportello_datagrams_refused_total", "worker" => worker.clone()),
@@ -42,7 +44,8 @@ impl Meters {
             keyframe_requests: counter!("sportello_keyframe_requests_total", "worker" => worker.clone()),
             panics: counter!("sportello_session_panics_total", "worker" => worker.clone()),
             rooms: gauge!("sportello_worker_rooms", "worker" => worker.clone()),
-            peers: gauge!("sportello_worker_sessions", "worker" => worker),
+            peers: gauge!("sportello_worker_sessions", "worker" => worker.clone()),
+            load: gauge!("sportello_worker_load", "worker" => worker),
         }
     }
 

@@ -12,6 +12,7 @@ mod ingress;
 mod keys;
 #[doc(hidden)]
 pub mod laps;
+mod load;
 #[doc(hidden)]
 pub mod measure;
 mod media;
@@ -31,9 +32,11 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use mio::Waker;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use str0m::config::DtlsCert;
 use tokio::sync::{mpsc, oneshot};
 
+use self::load::{Load, LoadMeter};
 use self::meters::Meters;
 use self::peer::{Peer, Site};
 use self::socket::Socket;
@@ -51,6 +54,8 @@ pub struct SfuConfig {
     pub workers: usize,
     /// Address that the UDP sockets are bound to.
     pub bind: IpAddr,
+    /// Whether each worker keeps to a core of its own.
+    pub pinned: bool,
     /// UDP port of the first worker; the next ones follow. 0: any free port each.
     pub first_port: u16,
     /// Addresses to announce in answers; empty: those of the machine's interfaces.
@@ -74,6 +79,7 @@ struct Handle {
     waker: Waker,
     site: Site,
     rooms: AtomicUsize,
+    load: Load,
 }
 
 /// What a participant asks for when they connect.
@@ -204,15 +210,21 @@ impl Sfu {
             let socket = Socket::bind(address).map_err(bind_error)?;
             let port = socket.port().map_err(bind_error)?;
             let (commands, receiver) = mpsc::channel(MOST_COMMANDS);
-            let (worker, waker) = Worker::new(clock, socket, receiver, Meters::new(index), config.longest_silence)
+            let (meters, load) = (Meters::new(index), Load::default());
+            let meter = LoadMeter::new(load.clone(), meters.load.clone(), clock.mono());
+            let (worker, waker) = Worker::new(clock, socket, receiver, meters, meter, config.longest_silence)
                 .map_err(StartError::Thread)?;
+            let core = config.pinned.then_some(index);
             std::thread::Builder::new()
                 .name(format!("media-{index}"))
-                .spawn(move || worker.run())
+                .spawn(move || {
+                    core.into_iter().for_each(keep_to_core);
+                    worker.run();
+                })
                 .map_err(StartError::Thread)?;
             let (announced, certificate, crypto) = (Arc::clone(&announced), certificate.clone(), Arc::clone(&crypto));
             let site = Site { clock, announced, port, certificate, crypto, epoch };
-            workers.push(Handle { commands, waker, site, rooms: AtomicUsize::new(0) });
+            workers.push(Handle { commands, waker, site, rooms: AtomicUsize::new(0), load });
         }
         Ok(Self { workers: workers.into(), placed: Arc::default() })
     }
@@ -227,9 +239,15 @@ impl Sfu {
         self.workers.first().map(|worker| worker.site.announced.to_vec()).unwrap_or_default()
     }
 
-    /// Places a room on the worker with the fewest. Nothing flows until [`Sfu::set_flow`].
+    /// Whether every worker is so busy that a further room would cost those that are there.
+    pub fn is_full(&self) -> bool {
+        self.workers.iter().all(|worker| worker.load.is_full() || worker.commands.is_closed())
+    }
+
+    /// Places a room on the least busy worker, among equals on the one with the fewest rooms. Nothing flows until
+    /// [`Sfu::set_flow`].
     pub async fn open_room(&self, room: RoomId, tap: Tap, facts: mpsc::Sender<Fact>) -> Result<(), ConnectError> {
-        let least = |(_, worker): &(usize, &Handle)| worker.rooms.load(Ordering::Relaxed);
+        let least = |(_, worker): &(usize, &Handle)| (worker.load.tenths(), worker.rooms.load(Ordering::Relaxed));
         let alive = |(_, worker): &(usize, &Handle)| !worker.commands.is_closed();
         let workers = self.workers.iter().enumerate().filter(alive);
         let (index, worker) = workers.min_by_key(least).ok_or(ConnectError::Unavailable)?;
@@ -327,6 +345,17 @@ impl Handle {
     async fn send(&self, command: Command) -> Result<(), ConnectError> {
         self.commands.send(command).await.map_err(|_| ConnectError::Unavailable)?;
         self.waker.wake().map_err(|_| ConnectError::Unavailable)
+    }
+}
+
+/// Keeps this thread to one of the machine's cores. Where that is not possible it runs where the system puts it.
+fn keep_to_core(core: usize) {
+    let mut cores = CpuSet::new();
+    if core < CpuSet::MAX_CPU {
+        cores.set(core);
+    }
+    if let Err(error) = sched_setaffinity(None, &cores) {
+        tracing::warn!(core, %error, "a media worker has no core of its own");
     }
 }
 

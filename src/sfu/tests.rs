@@ -146,7 +146,8 @@ impl Server {
         let clock = Clock::new();
         let ip = IpAddr::from([127, 0, 0, 1]);
         let longest_silence = Duration::from_secs(2);
-        let config = SfuConfig { workers: 1, bind: ip, first_port: 0, announce: vec![ip], longest_silence };
+        let config =
+            SfuConfig { workers: 1, bind: ip, pinned: false, first_port: 0, announce: vec![ip], longest_silence };
         let sfu = Sfu::start(&config, clock).unwrap();
         let room = RoomId::new(Timestamp::now());
         let (tap, reader) = tap();

@@ -17,6 +17,7 @@ use super::demux::{Demux, KeyMap, Kind, PeerKey, RoomMap};
 use super::forward::Rewrite;
 use super::ingress::Payloads;
 use super::keys::Keys;
+use super::load::LoadMeter;
 use super::meters::Meters;
 use super::peer::{Peer, PeerEvent};
 use super::room::{Member, Room};
@@ -110,6 +111,7 @@ pub(super) struct Worker {
     next_key: u64,
     housekeeping_due: MonoTime,
     meters: Meters,
+    load: LoadMeter,
     longest_silence: Duration,
 }
 
@@ -142,6 +144,7 @@ impl Worker {
         mut socket: Socket,
         commands: mpsc::Receiver<Command>,
         meters: Meters,
+        load: LoadMeter,
         longest_silence: Duration,
     ) -> io::Result<(Self, Waker)> {
         let poll = Poll::new()?;
@@ -162,6 +165,7 @@ impl Worker {
             next_key: 0,
             housekeeping_due: MonoTime::ZERO,
             meters,
+            load,
             longest_silence,
         };
         Ok((worker, waker))
@@ -181,11 +185,14 @@ impl Worker {
             // As long as something comes, there is no need to ask whether it does.
             loop {
                 let began = self.clock.mono();
-                match self.turn(readable) {
-                    Some(Found::Nothing) => break,
-                    Some(Found::Some) => thread::sleep(SHORTEST_TURN.saturating_sub(self.clock.mono().since(began))),
-                    Some(Found::More) => {}
-                    None => return,
+                let Some(found) = self.turn(readable) else { return };
+                let now = self.clock.mono();
+                let took = now.since(began);
+                self.load.add(took, now);
+                match found {
+                    Found::Nothing => break,
+                    Found::Some => thread::sleep(SHORTEST_TURN.saturating_sub(took)),
+                    Found::More => {}
                 }
                 readable = true;
             }

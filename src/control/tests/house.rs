@@ -41,6 +41,8 @@ pub(super) struct WorkerState {
     pub(super) joins: Vec<Join>,
     pub(super) ended: Vec<ConnectionId>,
     pub(super) opened: usize,
+    /// It is too busy for a further room.
+    pub(super) full: bool,
     /// Who was asked for a keyframe.
     pub(super) asked: Vec<(ConnectionId, Source)>,
 }
@@ -102,6 +104,10 @@ impl Disk {
 }
 
 impl Media for Worker {
+    fn is_full(&self) -> bool {
+        self.state(|state| state.full)
+    }
+
     async fn open_room(&self, _: RoomId, tap: Tap, facts: mpsc::Sender<sfu::Fact>) -> Result<(), ConnectError> {
         self.state(|state| {
             state.opened += 1;

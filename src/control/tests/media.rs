@@ -521,3 +521,22 @@ async fn a_recording_that_a_crash_cut_is_kept_and_told_once_however_often_it_is_
     house.control.take_recovered(vec![elsewhere]).await;
     assert_eq!(house.store.originals(room).await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn a_room_is_not_opened_where_it_would_cost_the_others_and_one_that_is_open_stays() {
+    let house = House::new().await;
+    let booked = house.book().await;
+    let operator = house.admit_by_code(&booked.participants[0]).await;
+    let (room, participant) = (booked.room.id, operator.participant);
+    house.does(room, Command::Consent { participant, text_version: super::NOTICE.into() }).await;
+    house.does(room, Command::EnterWaiting { participant }).await;
+    house.worker.state(|state| state.full = true);
+    assert!(matches!(house.control.command(room, Command::Open, None).await, Err(Error::Full)));
+    assert_eq!((house.worker.state(|state| state.opened), house.disk.state(|state| state.reserved.len())), (0, 0));
+
+    house.worker.state(|state| state.full = false);
+    house.does(room, Command::Open).await;
+    house.worker.state(|state| state.full = true);
+    house.does(room, Command::Open).await;
+    assert!(house.control.session_view(&operator).await.unwrap().opened);
+}
