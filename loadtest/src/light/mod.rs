@@ -1,6 +1,6 @@
 //! Light clients: many of them for little CPU, so that one core can load another.
 //!
-//! A client of its own costs ten times what a server spends on it: a wake-up for every datagram, and a whole WebRTC stack
+//! A client of its own costs more than what a server spends on it: a wake-up for every datagram, and a whole WebRTC stack
 //! that every packet walks through. Here one thread drives the media of all:
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //!        ^─────────────────────── STUN, DTLS ────────────────────────────────── count, open voices, answer wishes for keyframes
 //! ```
 //!
-//! The DTLS keys are taken out of `str0m` ([`keys`]), which so sends and reads nothing but STUN and DTLS; RTP and the little
-//! RTCP are sealed and opened here ([`srtp`], [`rtcp`]). Before a server on the loopback all share one socket, each with an
+//! The DTLS keys are taken out of `str0m` (`keys`), which so sends and reads nothing but STUN and DTLS; RTP and the little
+//! RTCP are sealed and opened here (`srtp`, `rtcp`). Before a server on the loopback all share one socket, each with an
 //! address of its own in 127.16.0.0/12; before others each has a socket.
 //!
 //! A packet of voice carries in its payload when it was sent, to the nanosecond, and the kernel says when it came: a delay is
