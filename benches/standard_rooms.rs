@@ -25,7 +25,7 @@ const CROWD_CORE: usize = 1;
 
 fn main() {
     let rooms: Vec<usize> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
-    let rooms = if rooms.is_empty() { vec![10, 20, 50, 150] } else { rooms };
+    let rooms = if rooms.is_empty() { vec![10, 20, 50] } else { rooms };
     let (length, pairs) = (Duration::from_secs(setting("SECONDS", 5)), setting("PAIRS", 5));
     println!(
         "rooms   worker and recorder    floor    ratio   (us of CPU for each packet out, medians of {pairs} pairs)"
