@@ -140,7 +140,7 @@ fn worker_loop(c: &mut Criterion) {
     let mut group = c.benchmark_group("worker loop");
     group.sample_size(20);
     for rooms in [1, 30, 300] {
-        let (mut laps, mut floor) = (Laps::new(rooms, Clock::new()).unwrap(), Floor::new(rooms).unwrap());
+        let (mut laps, mut floor) = (Laps::new(rooms, Clock::new()).unwrap(), Floor::new(rooms, Clock::new()).unwrap());
         compare(rooms, &mut laps, &mut floor);
         group.throughput(Throughput::Elements(arrivals(rooms)));
         group.bench_function(format!("{rooms} rooms"), |b| b.iter_custom(|cycles| spent(cycles, || laps.run()).time));

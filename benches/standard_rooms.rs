@@ -62,7 +62,7 @@ fn compare(rooms: usize, length: Duration, pairs: u64) -> (f64, f64, f64) {
         }
         facts.push(told);
     }
-    let mut floor = Floor::new(rooms).unwrap().paced().unwrap();
+    let mut floor = Floor::new(rooms, clock).unwrap().paced().unwrap();
     run_on(CROWD_CORE);
     thread::sleep(Duration::from_millis(500));
 

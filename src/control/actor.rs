@@ -900,6 +900,7 @@ impl<M: Media, R: Recording> Actor<M, R> {
             // Not what the rules want but what is so: nothing flows while a report waits for the database.
             held_back: self.held_back,
             durable_until,
+            reflectors: self.shared.media.reflectors(),
             now,
         }
     }

@@ -138,6 +138,7 @@ impl<M: Media, R: Recording> Control<M, R> {
             consent_text_version: &settings.consent_text_version,
             held_back: false,
             durable_until: None,
+            reflectors: Vec::new(),
             now,
         };
         let booked = Booked { room: view.room(), participants: invitations };

@@ -2,6 +2,7 @@
 //! tested without sockets and disks.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use crate::vault::SessionKey;
 #[expect(missing_docs, reason = "documented at Sfu")]
 pub trait Media: Clone + Send + Sync + 'static {
     fn is_full(&self) -> bool;
+    fn reflectors(&self) -> Vec<SocketAddr>;
     fn open_room(
         &self,
         room: RoomId,
@@ -69,6 +71,10 @@ pub trait Recording: Clone + Send + Sync + 'static {
 impl Media for Sfu {
     fn is_full(&self) -> bool {
         Self::is_full(self)
+    }
+
+    fn reflectors(&self) -> Vec<SocketAddr> {
+        Self::reflectors(self)
     }
 
     fn open_room(

@@ -1,5 +1,7 @@
 //! How a room looks to whom: the booking system, the holder of a link, a participant.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 
 use super::Error;
@@ -8,8 +10,8 @@ use super::paper_views::{
     Texts,
 };
 use super::views::{
-    Admission, Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView,
-    SessionRoom, SessionView, Welcome,
+    Admission, Consent, Delivery, IceServer, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView,
+    RoomView, SessionRoom, SessionView, Welcome,
 };
 use crate::clock::Now;
 use crate::id::{DocumentId, ParticipantId};
@@ -30,6 +32,8 @@ pub(super) struct View<'a> {
     pub(super) held_back: bool,
     /// Up to when everything is on disk.
     pub(super) durable_until: Option<Timestamp>,
+    /// Where a page may ask whether UDP comes through.
+    pub(super) reflectors: Vec<SocketAddr>,
     pub(super) now: Now,
 }
 
@@ -176,8 +180,15 @@ impl View<'_> {
             chat_messages: room.messages(),
             steps: if runs { self.steps() } else { Vec::new() },
             grant: if runs { self.grant() } else { None },
-            ice_servers: Vec::new(),
+            ice_servers: self.ice_servers(),
         })
+    }
+
+    /// The workers themselves tell whoever asks where they are seen from.
+    fn ice_servers(&self) -> Vec<IceServer> {
+        let urls: Vec<String> = self.reflectors.iter().map(|address| format!("stun:{address}")).collect();
+        let server = IceServer { urls, username: None, credential: None };
+        Some(server).filter(|server| !server.urls.is_empty()).into_iter().collect()
     }
 
     /// What a participant sees of the documents.

@@ -555,7 +555,7 @@ pub struct SessionView {
     pub steps: Vec<StepView>,
     /// Whether `granted` would be accepted; `null` for all but the operator of a room that is open and knows it.
     pub grant: Option<GrantView>,
-    /// STUN and TURN servers to use; empty: none are needed.
+    /// STUN and TURN servers: this node itself, which tells whether UDP reaches it.
     pub ice_servers: Vec<IceServer>,
 }
 
@@ -648,7 +648,7 @@ pub struct ParticipantView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IceServer {
     /// Its addresses.
-    #[schema(example = json!(["turn:turn.sportello.example:3478?transport=udp"]))]
+    #[schema(example = json!(["stun:203.0.113.7:40000"]))]
     pub urls: Vec<String>,
     /// User name, with its expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]

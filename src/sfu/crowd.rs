@@ -3,11 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::demux::Kind;
 use super::laps::Spent;
 use super::socket::{Inbox, Route, Socket};
+use crate::clock::Clock;
 use crate::rtp::header::{ExtensionIds, LONGEST, Outgoing};
 use crate::rtp::sequence::Window;
 use crate::rtp::srtp::{Profile, Sealer, contexts};
@@ -37,6 +38,7 @@ const SPOKEN: [u8; 1] = [0x78];
 
 /// Everyone's devices behind one socket: each person has an address of their own on the loopback.
 pub(super) struct Crowd {
+    clock: Clock,
     socket: Socket,
     inbox: Inbox,
     server: SocketAddr,
@@ -75,7 +77,7 @@ enum Media {
 
 impl Crowd {
     /// So many rooms' people before the server at this port. `None`: the machine has no socket to give.
-    pub(super) fn new(rooms: usize, server: u16) -> Option<Self> {
+    pub(super) fn new(rooms: usize, server: u16, clock: Clock) -> Option<Self> {
         let socket = Socket::bind(SocketAddr::from(([0, 0, 0, 0], 0))).ok()?;
         let person = |person| {
             let (_, sealer) = contexts(Profile::Aes256Gcm, &material(person), true).ok()?;
@@ -84,7 +86,7 @@ impl Crowd {
         let people: Vec<Person> = (0..rooms * PEOPLE).map(person).collect::<Option<_>>()?;
         let server = SocketAddr::from(([127, 0, 0, 1], server));
         let (inbox, port) = (socket.inbox(), socket.port().ok()?);
-        Some(Self { socket, inbox, server, port, people, cycles: 0 })
+        Some(Self { clock, socket, inbox, server, port, people, cycles: 0 })
     }
 
     pub(super) fn address(&self, person: usize) -> Option<SocketAddr> {
@@ -100,9 +102,9 @@ impl Crowd {
             for due in turn {
                 self.send(*due);
             }
-            let begin = Instant::now();
+            let begin = self.clock.mono();
             serve();
-            spent.time += begin.elapsed();
+            spent.time += self.clock.mono().since(begin);
             spent.arrived += self.hear();
         }
         self.cycles += 1;
@@ -113,15 +115,15 @@ impl Crowd {
     pub(super) fn pace(&mut self, time: Duration) -> u64 {
         /// What is due within so much time is sent at once.
         const STEP: u64 = 100;
-        let (mut arrived, begin, dues) = (0, Instant::now(), dues(self.people.len()));
+        let (mut arrived, begin, dues) = (0, self.clock.mono(), dues(self.people.len()));
         for cycle in 0.. {
             let start = begin + Duration::from_micros(cycle * CYCLE_US);
-            if start.duration_since(begin) >= time {
+            if start.since(begin) >= time {
                 break;
             }
             for step in dues.chunk_by(|one, other| one.at / STEP == other.at / STEP) {
                 let at = step.first().map_or(0, |due| due.at / STEP * STEP);
-                thread::sleep((start + Duration::from_micros(at)).saturating_duration_since(Instant::now()));
+                thread::sleep((start + Duration::from_micros(at)).since(self.clock.mono()));
                 for due in step {
                     self.send(*due);
                 }

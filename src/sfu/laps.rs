@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -100,6 +100,7 @@ impl std::fmt::Debug for Paced {
 
 /// The same datagrams without any logic.
 pub struct Floor {
+    clock: Clock,
     socket: Socket,
     inbox: Inbox,
     sessions: Vec<Session>,
@@ -123,7 +124,7 @@ impl Laps {
     pub fn new(rooms: usize, clock: Clock) -> Option<Self> {
         let socket = Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).ok()?;
         let port = socket.port().ok()?;
-        let crowd = Crowd::new(rooms, port)?;
+        let crowd = Crowd::new(rooms, port, clock)?;
         let (commands, receiver) = mpsc::channel(16);
         let hours = Duration::from_hours(24);
         let meters = Meters::new(0);
@@ -206,20 +207,20 @@ struct Session {
 
 impl Floor {
     /// The same crowd. `None`: the machine has no socket to give.
-    pub fn new(rooms: usize) -> Option<Self> {
+    pub fn new(rooms: usize, clock: Clock) -> Option<Self> {
         let socket = Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).ok()?;
-        let crowd = Crowd::new(rooms, socket.port().ok()?)?;
+        let crowd = Crowd::new(rooms, socket.port().ok()?, clock)?;
         let session = |person| {
             let (opener, sealer) = contexts(Profile::Aes256Gcm, &material(person), false).ok()?;
             Some(Session { opener, sealer, windows: [Window::default(), Window::default()], lane: Lane::default() })
         };
         let sessions = (0..rooms * PEOPLE).map(session).collect::<Option<_>>()?;
-        Some(Self { inbox: socket.inbox(), socket, sessions, crowd })
+        Some(Self { clock, inbox: socket.inbox(), socket, sessions, crowd })
     }
 
     /// Everyone sends for a tenth of a second of media, as fast as the machine goes.
     pub fn run(&mut self) -> Spent {
-        let Self { socket, inbox, sessions, crowd } = self;
+        let Self { socket, inbox, sessions, crowd, .. } = self;
         crowd.run(|| while floor_turn(socket, inbox, sessions) == Found::More {})
     }
 
@@ -228,17 +229,17 @@ impl Floor {
     /// # Errors
     /// The system gives no thread, or no way to wait for a socket.
     pub fn paced(self) -> io::Result<Paced> {
-        let Self { mut socket, mut inbox, mut sessions, crowd } = self;
+        let Self { clock, mut socket, mut inbox, mut sessions, crowd } = self;
         let mut poll = Poll::new()?;
         poll.registry().register(socket.source(), Token(0), Interest::READABLE)?;
         thread::Builder::new().spawn(move || {
             let mut events = Events::with_capacity(16);
             while poll.poll(&mut events, None).is_ok() {
                 loop {
-                    let began = Instant::now();
+                    let began = clock.mono();
                     match floor_turn(&mut socket, &mut inbox, &mut sessions) {
                         Found::Nothing => break,
-                        Found::Some => thread::sleep(SHORTEST_TURN.saturating_sub(began.elapsed())),
+                        Found::Some => thread::sleep(SHORTEST_TURN.saturating_sub(clock.mono().since(began))),
                         Found::More => {}
                     }
                 }

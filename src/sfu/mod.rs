@@ -20,6 +20,7 @@ mod meters;
 mod negotiated;
 mod path;
 mod peer;
+mod reflect;
 mod room;
 mod sdp;
 mod socket;
@@ -237,6 +238,15 @@ impl Sfu {
     /// The addresses that answers announce.
     pub fn announced(&self) -> Vec<IpAddr> {
         self.workers.first().map(|worker| worker.site.announced.to_vec()).unwrap_or_default()
+    }
+
+    /// Where a page may ask whether UDP comes through (STUN).
+    pub fn reflectors(&self) -> Vec<SocketAddr> {
+        let addresses = |worker: &Handle| {
+            let port = worker.site.port;
+            worker.site.announced.iter().map(move |&ip| SocketAddr::new(ip, port)).collect()
+        };
+        self.workers.first().map(addresses).unwrap_or_default()
     }
 
     /// Whether every worker is so busy that a further room would cost those that are there.

@@ -427,6 +427,19 @@ async fn strangers_and_garbage_get_silence_and_harm_nobody() {
 }
 
 #[tokio::test]
+async fn whoever_asks_where_they_are_seen_from_is_told() {
+    let (server, ..) = two_connected().await;
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let question = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    stranger.send_to(&question, server.sfu.reflectors()[0]).unwrap();
+    let mut answer = [0; 100];
+    let (length, _) = stranger.recv_from(&mut answer).unwrap();
+    let [high, low] = (stranger.local_addr().unwrap().port() ^ 0x2112).to_be_bytes();
+    assert_eq!((length, &answer[..2], &answer[26..28]), (32, &[1, 1][..], &[high, low][..]));
+}
+
+#[tokio::test]
 async fn an_offer_that_cannot_be_answered_is_refused_with_a_reason() {
     let server = Server::start().await;
     let join = |offer: &str| Join {

@@ -20,6 +20,7 @@ use super::keys::Keys;
 use super::load::LoadMeter;
 use super::meters::Meters;
 use super::peer::{Peer, PeerEvent};
+use super::reflect;
 use super::room::{Member, Room};
 use super::socket::{Inbox, Route, Socket};
 use super::{ConnectError, Fact};
@@ -368,6 +369,12 @@ impl Worker {
     fn feed(&mut self, now: MonoTime, route: Route, datagram: &mut [u8]) {
         self.meters.received.add(1);
         let kind = Kind::of(datagram);
+        // Before sessions are looked for: browsers ask over a session's own way, too.
+        if kind == Kind::Control
+            && let Some(answer) = reflect::answer(datagram, route.remote)
+        {
+            return self.socket.send(route, &answer);
+        }
         let key = match kind {
             // Only an address that proved itself by a check may send media.
             Kind::Rtp | Kind::Rtcp => self.demux.by_address(route.remote),

@@ -1,5 +1,6 @@
 // A network that lets no UDP through: whoever is behind it reads what to do, and the operator sees that nothing arrives.
 
+import assert from "node:assert/strict";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
@@ -26,14 +27,44 @@ describe("a network without UDP", () => {
       const answer = (await response.text()).replace(/^(a=candidate:\S+ 1 udp \d+) \S+ \d+ typ/gim, `$1 127.0.0.1 ${nowhere.address().port} typ`);
       await route.fulfill({ response, body: answer });
     });
-    await citizen.wait(booking.citizen);
+    await citizen.page.addInitScript((port) => {
+      const { RTCPeerConnection } = window;
+      window.RTCPeerConnection = class extends RTCPeerConnection {
+        constructor(settings) {
+          const iceServers = (settings.iceServers ?? []).map(() => ({ urls: `stun:127.0.0.1:${port}` }));
+          super({ ...settings, iceServers });
+        }
+      };
+    }, nowhere.address().port);
+    await citizen.comeIn(booking.citizen);
     await operator.takeSeat(booking.room);
     await operator.page.locator("#operator-open").click();
-    await operator.admit("citizen");
   });
   after(async () => {
     nowhere?.close();
     await counter?.close();
+  });
+
+  test("the citizen reads it in the device check already, and may go in all the same", async () => {
+    const { page } = citizen;
+    // A question that nobody answers takes eight seconds.
+    const told = () => page.locator("#network-trouble:visible").waitFor({ timeout: 20_000 });
+    await told();
+    await citizen.look("blocked-devices", { languages: true, again: told });
+    await page.locator("#enter-room:enabled").click();
+    await page.locator("#waiting").waitFor();
+    await operator.admit("citizen");
+  });
+
+  test("nobody else is told so: the server answers", async () => {
+    const answer = await operator.page.evaluate(async () => {
+      const { letsUdpThrough } = await import("/assets/network.js");
+      const began = performance.now();
+      const passes = await letsUdpThrough(window.sportello.view.ice_servers, new AbortController().signal);
+      return { passes, servers: window.sportello.view.ice_servers.length, took: performance.now() - began };
+    });
+    console.log(JSON.stringify(answer));
+    assert.ok(answer.passes && answer.servers === 1 && answer.took < 5_000, JSON.stringify(answer));
   });
 
   test("the citizen reads in plain words what it may be and what to try", async () => {

@@ -1,6 +1,7 @@
 //! A node for the tests: the real store on a real file, the real rules, and a media worker and a recorder that do
 //! what the test says.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -106,6 +107,10 @@ impl Disk {
 impl Media for Worker {
     fn is_full(&self) -> bool {
         self.state(|state| state.full)
+    }
+
+    fn reflectors(&self) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([192, 0, 2, 1], 40_000))]
     }
 
     async fn open_room(&self, _: RoomId, tap: Tap, facts: mpsc::Sender<sfu::Fact>) -> Result<(), ConnectError> {

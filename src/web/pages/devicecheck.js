@@ -3,6 +3,7 @@
 import { LevelMeter, listDevices, playTestSound } from "./devices.js";
 import { h, icon, setText } from "./dom.js";
 import { t } from "./i18n.js";
+import { letsUdpThrough } from "./network.js";
 
 /** @typedef {import("./types.js").Screen} Screen */
 /** @typedef {import("./join.js").App} App */
@@ -25,6 +26,14 @@ export function deviceScreen(app, view, session) {
   // Without a camera or a microphone one can wait, be seen to have trouble, and be helped; not without a browser for it.
   const anyway = h("button", { id: "enter-anyway", class: "button", type: "button", hidden: true }, t("devices.anyway"));
   const board = deviceBoard(devices);
+  // One may go in all the same: it may be a mistake, and in the room there is somebody who can help.
+  const network = h("div", { id: "network-trouble", class: "notice warning", role: "alert", hidden: true });
+  const question = new AbortController();
+  void letsUdpThrough(view.ice_servers, question.signal).then((passes) => {
+    if (passes || question.signal.aborted) return;
+    network.append(h("p", {}, h("strong", {}, t("devices.network"))), h("p", {}, t("devices.network.remedy")));
+    network.hidden = false;
+  });
 
   const update = () => {
     enter.disabled = !devices.ready;
@@ -68,6 +77,7 @@ export function deviceScreen(app, view, session) {
     h("h1", {}, t("devices.heading")),
     h("p", { class: "lead" }, t("devices.text")),
     trouble,
+    network,
     board.element,
     state,
     h("div", { class: "actions" }, enter, retry, anyway),
@@ -75,6 +85,7 @@ export function deviceScreen(app, view, session) {
   return {
     element,
     close: () => {
+      question.abort();
       board.close?.();
       devices.removeEventListener("change", update);
     },

@@ -73,6 +73,8 @@ const de = {
   "devices.level": "Lautstärke des Mikrofons",
   "devices.level.hint": "Sprechen Sie: Der Balken muss sich bewegen.",
   "devices.speaker.test": "Ton prüfen",
+  "devices.network": "Das Netz lässt anscheinend kein Video durch.",
+  "devices.network.remedy": "Versuchen Sie ein anderes Netz, zum Beispiel das Ihres Telefons. Wenn Sie ein VPN verwenden, schalten Sie es aus. Bitten Sie im Büro die Netzverwaltung, UDP zu erlauben. Sie können trotzdem eintreten, aber vielleicht sehen und hören die anderen Sie nicht.",
   "devices.nameless": "Gerät {n}",
   "devices.usual": "Standard",
   "devices.retry": "Noch einmal versuchen",

@@ -73,6 +73,8 @@ const en = {
   "devices.level": "Microphone volume",
   "devices.level.hint": "Speak: the bar must move.",
   "devices.speaker.test": "Test the sound",
+  "devices.network": "The network does not seem to let video through.",
+  "devices.network.remedy": "Try another network, for example your phone’s. If you use a VPN, switch it off. In an office, ask whoever runs the network to allow UDP. You may go in all the same, but the others may not see or hear you.",
   "devices.nameless": "Device {n}",
   "devices.usual": "Default",
   "devices.retry": "Try again",

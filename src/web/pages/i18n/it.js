@@ -73,6 +73,8 @@ export default {
   "devices.level": "Volume del microfono",
   "devices.level.hint": "Parla: la barra deve muoversi.",
   "devices.speaker.test": "Prova il suono",
+  "devices.network": "Sembra che la rete non lasci passare il video.",
+  "devices.network.remedy": "Prova con un’altra rete, per esempio quella del telefono. Se usi una VPN, spegnila. In ufficio chiedi a chi gestisce la rete di permettere UDP. Puoi entrare lo stesso, ma forse gli altri non ti vedranno e non ti sentiranno.",
   "devices.nameless": "Dispositivo {n}",
   "devices.usual": "Predefinito",
   "devices.retry": "Riprova",
