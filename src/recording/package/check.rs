@@ -243,8 +243,9 @@ impl Check<'_> {
     fn manifest(&mut self) -> Option<Manifest> {
         let bytes = self.own_file(MANIFEST);
         let jws = self.own_file(SIGNATURE);
-        let (bytes, jws) = (bytes?, jws.unwrap_or_default());
-        let signed = if jws.is_empty() { None } else { self.signed(MANIFEST, SIGNATURE, MANIFEST_TYPE, &bytes, &jws) };
+        let bytes = bytes?;
+        // An empty signature is a wrong one: only a missing one was named already.
+        let signed = jws.and_then(|jws| self.signed(MANIFEST, SIGNATURE, MANIFEST_TYPE, &bytes, &jws));
         let read = match Manifest::from_bytes(signed.as_ref().unwrap_or(&bytes)) {
             Ok(manifest) => manifest,
             Err(error) => {

@@ -392,6 +392,19 @@ fn is_original(path: &str) -> bool {
 }
 
 #[test]
+fn a_file_that_was_emptied_is_found_the_signature_too() {
+    for encrypted in [false, true] {
+        let (whole, key, _) = flipped(encrypted);
+        for path in whole.0.keys().filter(|path| !whole.0[*path].is_empty()) {
+            let mut files = whole.clone();
+            files.0.get_mut(path).unwrap().clear();
+            let report = check(&files, key, None);
+            assert!(report.faults.first().is_some_and(|fault| fault.file == *path), "{path}: {:?}", said(&report));
+        }
+    }
+}
+
+#[test]
 fn a_chain_whose_last_line_was_changed_is_not_believed_about_its_original() {
     let small = Small::new(false);
     let mut files = small.files();
