@@ -10,8 +10,8 @@ use super::paper_views::{
     Texts,
 };
 use super::views::{
-    Admission, Consent, Delivery, IceServer, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView,
-    RoomView, SessionRoom, SessionView, Welcome,
+    Admission, Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView,
+    SessionRoom, SessionView, Welcome,
 };
 use crate::clock::Now;
 use crate::id::{DocumentId, ParticipantId};
@@ -180,15 +180,9 @@ impl View<'_> {
             chat_messages: room.messages(),
             steps: if runs { self.steps() } else { Vec::new() },
             grant: if runs { self.grant() } else { None },
-            ice_servers: self.ice_servers(),
+            ice_servers: Vec::new(),
+            reflectors: self.reflectors.iter().map(|address| format!("stun:{address}")).collect(),
         })
-    }
-
-    /// The workers themselves tell whoever asks where they are seen from.
-    fn ice_servers(&self) -> Vec<IceServer> {
-        let urls: Vec<String> = self.reflectors.iter().map(|address| format!("stun:{address}")).collect();
-        let server = IceServer { urls, username: None, credential: None };
-        Some(server).filter(|server| !server.urls.is_empty()).into_iter().collect()
     }
 
     /// What a participant sees of the documents.

@@ -555,8 +555,13 @@ pub struct SessionView {
     pub steps: Vec<StepView>,
     /// Whether `granted` would be accepted; `null` for all but the operator of a room that is open and knows it.
     pub grant: Option<GrantView>,
-    /// STUN and TURN servers: this node itself, which tells whether UDP reaches it.
+    /// STUN and TURN servers to use; empty: none are needed.
     pub ice_servers: Vec<IceServer>,
+    /// Where a page may ask by STUN whether UDP reaches this node. Not for a connection with media: browsers take whatever
+    /// comes from a STUN server for its answers.
+    #[serde(default)]
+    #[schema(example = json!(["stun:203.0.113.7:40000"]))]
+    pub reflectors: Vec<String>,
 }
 
 /// The appointment, as its participants see it.
@@ -648,7 +653,7 @@ pub struct ParticipantView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IceServer {
     /// Its addresses.
-    #[schema(example = json!(["stun:203.0.113.7:40000"]))]
+    #[schema(example = json!(["turn:turn.sportello.example:3478?transport=udp"]))]
     pub urls: Vec<String>,
     /// User name, with its expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ export function deviceScreen(app, view, session) {
   // One may go in all the same: it may be a mistake, and in the room there is somebody who can help.
   const network = h("div", { id: "network-trouble", class: "notice warning", role: "alert", hidden: true });
   const question = new AbortController();
-  void letsUdpThrough(view.ice_servers, question.signal).then((passes) => {
+  void letsUdpThrough(view.reflectors, question.signal).then((passes) => {
     if (passes || question.signal.aborted) return;
     network.append(h("p", {}, h("strong", {}, t("devices.network"))), h("p", {}, t("devices.network.remedy")));
     network.hidden = false;

@@ -5,13 +5,13 @@ const PATIENCE_MS = 8_000;
 
 /**
  * Asks from every interface that the browser has: an address that is told, or no question that is still open, is enough.
- * @param {RTCIceServer[]} servers
+ * @param {string[]} reflectors STUN addresses of the server
  * @param {AbortSignal} signal
  * @returns {Promise<boolean>} false: it seems that nothing comes through; true also when that cannot be told
  */
-export async function letsUdpThrough(servers, signal) {
-  if (servers.length === 0 || typeof RTCPeerConnection !== "function") return true;
-  const pc = new RTCPeerConnection({ iceServers: servers });
+export async function letsUdpThrough(reflectors, signal) {
+  if (reflectors.length === 0 || typeof RTCPeerConnection !== "function") return true;
+  const pc = new RTCPeerConnection({ iceServers: [{ urls: reflectors }] });
   try {
     pc.createDataChannel("question");
     const told = new Promise((resolve) => {

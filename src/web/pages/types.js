@@ -62,6 +62,7 @@
  * @property {Outcome[]} outcomes
  * @property {string | null} extension_until
  * @property {RTCIceServer[]} ice_servers
+ * @property {string[]} reflectors
  * @property {DocumentView[]} documents
  * @property {number} chat_messages number of the newest message
  * @property {Step[]} steps the operator's checklist
