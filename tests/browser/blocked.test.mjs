@@ -64,7 +64,7 @@ describe("a network without UDP", () => {
       return { passes, servers: window.sportello.view.reflectors.length, took: performance.now() - began };
     });
     console.log(JSON.stringify(answer));
-    assert.ok(answer.passes && answer.servers === 1 && answer.took < 5_000, JSON.stringify(answer));
+    assert.ok(answer.passes && answer.servers > 0 && answer.took < 5_000, JSON.stringify(answer));
   });
 
   test("the citizen reads in plain words what it may be and what to try", async () => {
