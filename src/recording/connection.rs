@@ -104,8 +104,8 @@ impl Connection {
         }
     }
 
-    /// Gives up what was missing for too long, then writes and syncs what is due.
-    pub(super) fn write(&mut self, desk: &mut Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+    /// Gives up what was missing for too long, then appends what is due.
+    pub(super) fn write(&mut self, desk: &mut Desk<'_>) -> Result<(), Failure> {
         let now = desk.now;
         for source in self.sources() {
             let mut outlet = Outlet::default();
@@ -126,9 +126,18 @@ impl Connection {
         };
         let (waiting_main, waiting_screen) = (waiting(false), waiting(true));
         for (original, waiting) in [(&mut self.main, waiting_main), (&mut self.screen, waiting_screen)] {
-            if let Some(original) = original
-                && original.write(waiting, desk)?
-            {
+            if let Some(original) = original {
+                original.write(waiting, desk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was appended, and tells of it.
+    pub(super) fn settle(&mut self, desk: &Desk<'_>, facts: &mut VecDeque<Fact>) -> Result<(), Failure> {
+        let now = desk.now;
+        for original in [&mut self.main, &mut self.screen].into_iter().flatten() {
+            if original.settle(desk)? {
                 tell_started(self.id, &original.sources(), &mut self.told, facts);
                 if let Some(original) = original.head_to_tell(now.mono) {
                     facts.push_back(Fact::Head { connection: self.id, original });

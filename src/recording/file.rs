@@ -3,7 +3,10 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise};
 
 use super::chain::Chain;
 use super::space::{self, Hold};
@@ -36,6 +39,9 @@ pub(super) trait Append: fmt::Debug + Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Takes the last append back, as far as the disk lets it.
     fn retract(&mut self);
+    /// Lets the disk begin to write what was appended, without waiting for it: a sync that follows is short. What fails
+    /// here is told by the sync.
+    fn start_writeback(&mut self);
     /// Makes everything appended durable.
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -50,6 +56,8 @@ struct LocalFile {
     length: u64,
     /// Length before the last append.
     before: u64,
+    /// Up to where writing back was begun.
+    begun: u64,
 }
 
 impl Disk for LocalDisk {
@@ -61,7 +69,7 @@ impl Disk for LocalDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Append>> {
         let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-        Ok(Box::new(LocalFile { file, length: 0, before: 0 }))
+        Ok(Box::new(LocalFile { file, length: 0, before: 0, begun: 0 }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -89,6 +97,15 @@ impl Append for LocalFile {
         // If this fails too, the chain still says where the whole ones end.
         if self.file.set_len(self.before).is_ok() {
             self.length = self.before;
+        }
+    }
+
+    fn start_writeback(&mut self) {
+        // Linux begins to write dirty pages back before it sees which clean ones it may let go of (mm/fadvise.c).
+        let fresh = NonZeroU64::new(self.length.saturating_sub(self.begun));
+        if fresh.is_some() {
+            let _ = fadvise(&self.file, self.begun, fresh, Advice::DontNeed);
+            self.begun = self.length;
         }
     }
 
@@ -171,8 +188,6 @@ pub(super) struct OriginalFiles {
     rtcp_lines: Side,
     chain: Chain,
     sealer: Option<FileSealer>,
-    /// What the sealer made of the last piece; kept for its capacity.
-    sealed: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -213,8 +228,7 @@ impl OriginalFiles {
         let (Some(media), Some(chain_lines), Some(rtcp_lines)) = (made.next(), made.next(), made.next()) else {
             return Ok(None);
         };
-        let (chain, sealed) = (Chain::default(), Vec::new());
-        Ok(Some(Self { name, media, chain_lines, rtcp_lines, chain, sealer, sealed }))
+        Ok(Some(Self { name, media, chain_lines, rtcp_lines, chain: Chain::default(), sealer }))
     }
 
     /// The media file's name.
@@ -229,31 +243,35 @@ impl OriginalFiles {
 
     /// Appends the header or one whole cluster, and its line in the chain.
     pub(super) fn append_piece(&mut self, piece: &[u8]) -> Result<(), DiskError> {
-        if let Some(sealer) = &mut self.sealer {
-            self.sealed.clear();
-            sealer.seal(piece, &mut self.sealed).map_err(DiskError::seal(&self.media.path))?;
-        }
-        let stored = self.sealer.is_some().then_some(self.sealed.as_slice());
-        let line = self.chain.add(piece, stored);
-        self.put(piece, line)
+        let sealed = match &mut self.sealer {
+            Some(sealer) => {
+                let mut sealed = Vec::new();
+                sealer.seal(piece, &mut sealed).map_err(DiskError::seal(&self.media.path))?;
+                Some(sealed)
+            }
+            None => None,
+        };
+        let line = self.chain.add(piece, sealed.as_deref());
+        self.put(sealed.as_deref().unwrap_or(piece), line)
     }
 
     /// Appends what says that the original is whole: the last segment, if it is encrypted, and the chain's last line.
     pub(super) fn append_end(&mut self) -> Result<(), DiskError> {
-        self.sealed.clear();
-        let sealer = self.sealer.take();
-        let is_sealed = sealer.is_some();
-        if let Some(sealer) = sealer {
-            sealer.finish(&mut self.sealed).map_err(DiskError::seal(&self.media.path))?;
-        }
-        let line = self.chain.end(is_sealed.then_some(self.sealed.as_slice()));
-        self.put(&[], line)
+        let sealed = match self.sealer.take() {
+            Some(sealer) => {
+                let mut sealed = Vec::new();
+                sealer.finish(&mut sealed).map_err(DiskError::seal(&self.media.path))?;
+                Some(sealed)
+            }
+            None => None,
+        };
+        let line = self.chain.end(sealed.as_deref());
+        self.put(sealed.as_deref().unwrap_or_default(), line)
     }
 
     /// Appends a piece as it is to be stored, and then its line.
-    fn put(&mut self, piece: &[u8], line: serde_json::Result<String>) -> Result<(), DiskError> {
+    fn put(&mut self, stored: &[u8], line: serde_json::Result<String>) -> Result<(), DiskError> {
         let line = line.map_err(|error| DiskError::write(&self.chain_lines.path)(error.into()))?;
-        let stored = if self.sealed.is_empty() { piece } else { &self.sealed };
         if !stored.is_empty() {
             self.media.append(stored)?;
         }
@@ -269,6 +287,15 @@ impl OriginalFiles {
     /// Appends whole lines to the side file of reports.
     pub(super) fn append_reports(&mut self, lines: &[u8]) -> Result<(), DiskError> {
         self.rtcp_lines.append(lines)
+    }
+
+    /// Lets the disk begin with what [`Self::sync`] will wait for.
+    pub(super) fn start_writeback(&mut self, reports: bool) {
+        self.media.file.start_writeback();
+        if reports {
+            self.rtcp_lines.file.start_writeback();
+        }
+        self.chain_lines.file.start_writeback();
     }
 
     /// Makes everything appended durable, or all but the lines of reports. The chain goes last: it never speaks of what is

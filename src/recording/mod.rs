@@ -382,18 +382,32 @@ impl Worker {
     }
 
     fn tick(&mut self) {
+        let clock = self.clock;
+        self.each_room(|room| {
+            if room.take(clock.now(), &clock) {
+                // A scheduler lets a thread have its slice of some milliseconds; media that came in meanwhile would wait.
+                thread::yield_now();
+            }
+            true
+        });
+        self.each_room(|room| room.settle(&clock));
+        let work = &self.work;
+        work.rooms.store(self.rooms.len(), Ordering::Relaxed);
+    }
+
+    /// Works on each room in turn; those for which `false` comes back are done with.
+    fn each_room(&mut self, mut work_on: impl FnMut(&mut RoomRecording) -> bool) {
         let (clock, work) = (self.clock, &self.work);
         self.rooms.retain(|id, room| {
             work.begin(clock.mono());
             // What one room's media does to us must not stop the others; a room that is gone falls silent, and is lost.
-            let stays = catch_unwind(AssertUnwindSafe(|| room.tick(clock.now(), &clock)));
+            let stays = catch_unwind(AssertUnwindSafe(|| work_on(room)));
             work.end();
             stays.unwrap_or_else(|_| {
                 tracing::error!(room = %id, "a room's recording panicked");
                 false
             })
         });
-        work.rooms.store(self.rooms.len(), Ordering::Relaxed);
     }
 
     /// Carries out commands until the next tick is due, or, without rooms, until one came. `false` once no more can come.

@@ -118,9 +118,11 @@ pub(super) struct OpenOriginal {
     /// Whole lines for the side file, not appended yet, and since when the oldest waits.
     lines: Vec<u8>,
     lines_since: Option<MonoTime>,
-    /// A line that was appended tells of a loss, and is not synced yet.
-    loss_appended: bool,
+    /// A line that is not synced yet tells of a loss.
+    loss_noted: bool,
     lines_synced: Option<MonoTime>,
+    /// Something was appended and is not synced; whether the lines beside the file are to be, too.
+    unsynced: Option<bool>,
     took: Took,
     /// What is on disk for sure.
     synced: Option<Original>,
@@ -147,8 +149,9 @@ impl OpenOriginal {
             totals_noted: None,
             lines: Vec::new(),
             lines_since: None,
-            loss_appended: false,
+            loss_noted: false,
             lines_synced: None,
+            unsynced: None,
             took: Took::default(),
             synced: None,
             head_told: None,
@@ -191,7 +194,7 @@ impl OpenOriginal {
 
     pub(super) fn note_event(&mut self, source: Source, at: MonoTime, event: Event) {
         let at_ns = at.as_nanos();
-        self.loss_appended |= matches!(event, Event::Gap(..) | Event::Jump | Event::Damaged);
+        self.loss_noted |= matches!(event, Event::Gap(..) | Event::Jump | Event::Damaged);
         let line = match event {
             Event::Gap(ssrc, first, packets) => Line::Gap { source, ssrc: ssrc.0, first, packets, at_ns },
             Event::Jump => Line::Jump { source, at_ns },
@@ -257,18 +260,29 @@ impl OpenOriginal {
         }
     }
 
-    /// Writes and syncs what is due. Says whether anything new is on disk.
-    pub(super) fn write(&mut self, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<bool, Failure> {
+    /// Appends what is due. It is durable after [`Self::settle`].
+    pub(super) fn write(&mut self, waiting: Option<MonoTime>, desk: &mut Desk<'_>) -> Result<(), Failure> {
         let now = desk.now;
         let cut = self.muxer.cut(now, waiting)?;
         let lines_due =
             self.files.is_some() && self.lines_since.is_some_and(|since| now.mono.since(since) >= LINES_WAIT);
         if cut.is_none() && !lines_due {
-            return Ok(false);
+            return Ok(());
         }
         self.append(&cut.unwrap_or_default(), desk)?;
         let rested = self.lines_synced.is_none_or(|synced| now.mono.since(synced) >= LINES_SYNCED_EVERY);
-        self.sync(rested || self.loss_appended, desk)?;
+        let lines = rested || self.loss_noted;
+        if let Some(files) = &mut self.files {
+            files.start_writeback(lines);
+        }
+        self.unsynced = Some(lines);
+        Ok(())
+    }
+
+    /// Syncs what was appended. Says whether anything new is on disk.
+    pub(super) fn settle(&mut self, desk: &Desk<'_>) -> Result<bool, Failure> {
+        let Some(lines) = self.unsynced.take() else { return Ok(false) };
+        self.sync(lines, desk)?;
         Ok(true)
     }
 
@@ -348,7 +362,7 @@ impl OpenOriginal {
         let begin = desk.clock.mono();
         files.sync(lines)?;
         if lines {
-            (self.loss_appended, self.lines_synced) = (false, Some(desk.now.mono));
+            (self.loss_noted, self.lines_synced) = (false, Some(desk.now.mono));
         }
         let took = desk.clock.mono().since(begin);
         metrics::histogram!("sportello_recording_sync_seconds").record(took.as_secs_f64());

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::Fact;
 use super::connection::Connection;
 use super::file::{Disk, prove_writable};
-use super::original::Desk;
+use super::original::{Desk, Failure};
 use super::pictures::Pictures;
 use super::space::{Purse, Reserved};
 use crate::clock::{Clock, MonoTime, Now};
@@ -47,6 +47,8 @@ pub(super) struct RoomRecording {
     early: Option<Tapped>,
     /// Both clocks at the last tick.
     clocks: Option<Now>,
+    /// How far the tap was emptied in the round whose second half is still to come, and when that began.
+    taken: Option<(Now, Drained)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,7 @@ impl RoomRecording {
             pictures: Pictures::default(),
             early: None,
             clocks: None,
+            taken: None,
         };
         let proved = prove_writable(recording.disk.as_ref(), &recording.folder);
         match (proved, held) {
@@ -119,11 +122,21 @@ impl RoomRecording {
         self.finish(connection, now, clock);
     }
 
-    /// One round: take what was tapped, write what is due, acknowledge. `false` when the room is done with.
-    pub(super) fn tick(&mut self, now: Now, clock: &Clock) -> bool {
+    /// The first half of a round: takes what was tapped and appends what is due. All rooms of a thread have theirs before
+    /// the first is synced, so that the disk works on all of them at once. Says whether anything was tapped.
+    pub(super) fn take(&mut self, now: Now, clock: &Clock) -> bool {
         self.watch_clocks(now);
+        let is_idle = self.early.is_none() && self.tap.is_empty();
         let drained = self.drain(now, clock);
-        self.write(now, clock);
+        self.write_each(now, clock, |connection, desk, _| connection.write(desk));
+        self.taken = Some((now, drained));
+        !is_idle
+    }
+
+    /// The second half: makes it durable, acknowledges, and tells. `false` when the room is done with.
+    pub(super) fn settle(&mut self, clock: &Clock) -> bool {
+        let Some((now, drained)) = self.taken.take() else { return true };
+        self.write_each(now, clock, |connection, desk, facts| connection.settle(desk, facts));
         if self.state == State::Recording {
             self.acknowledge(now.mono, drained);
             self.pictures.look(&self.connections, now.mono, &mut self.facts.unsent);
@@ -231,7 +244,12 @@ impl RoomRecording {
         }
     }
 
-    fn write(&mut self, now: Now, clock: &Clock) {
+    fn write_each(
+        &mut self,
+        now: Now,
+        clock: &Clock,
+        mut write: impl FnMut(&mut Connection, &mut Desk<'_>, &mut VecDeque<Fact>) -> Result<(), Failure>,
+    ) {
         if self.state != State::Recording {
             return;
         }
@@ -244,7 +262,7 @@ impl RoomRecording {
             numbers: &mut self.numbers,
         };
         let unsent = &mut self.facts.unsent;
-        let failed = self.connections.values_mut().find_map(|entry| entry.write(&mut desk, unsent).err());
+        let failed = self.connections.values_mut().find_map(|entry| write(entry, &mut desk, unsent).err());
         if let Some(failure) = failed {
             self.lose(failure.fault(), &failure);
         }

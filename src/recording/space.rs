@@ -393,6 +393,10 @@ impl Append for ReservedFile {
         self.file.retract();
     }
 
+    fn start_writeback(&mut self) {
+        self.file.start_writeback();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
     }
@@ -495,6 +499,8 @@ mod tests {
             }
 
             fn retract(&mut self) {}
+
+            fn start_writeback(&mut self) {}
 
             fn sync(&mut self) -> io::Result<()> {
                 Ok(())

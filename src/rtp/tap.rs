@@ -5,8 +5,8 @@
 //! ([`TapError`]): the room stops ([`crate`] docs, «fail closed»).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use super::{Packet, SenderReport};
@@ -20,6 +20,10 @@ pub const TAP_ITEMS: usize = 4_096;
 
 /// Payload bytes that a room's tap holds: 2 s of ten participants at 3 Mbit/s. It bounds memory when packets are large.
 pub const TAP_BYTES: usize = 8 << 20;
+
+/// One item in the lower half of [`Shared::load`], whose upper half counts bytes: one atomic operation takes both.
+const ITEM: u64 = 1;
+const BYTE: u64 = 1 << 32;
 
 /// What goes through the tap, in the order in which the worker saw it.
 #[derive(Debug)]
@@ -52,10 +56,12 @@ pub enum Tapped {
 }
 
 impl Tapped {
-    fn weight(&self) -> usize {
+    /// What it adds to the tap's load.
+    fn weight(&self) -> u64 {
         match self {
-            Self::Packet { packet, .. } => packet.payload.len(),
-            Self::Report { .. } | Self::End { .. } => 0,
+            // Far below what a half holds: a datagram has at most 64 KiB.
+            Self::Packet { packet, .. } => ITEM + BYTE * packet.payload.len() as u64,
+            Self::Report { .. } | Self::End { .. } => ITEM,
         }
     }
 }
@@ -73,7 +79,8 @@ pub enum TapError {
 
 #[derive(Debug, Default)]
 struct Shared {
-    bytes: AtomicUsize,
+    /// Items and payload bytes that wait.
+    load: AtomicU64,
     /// `MonoTime` in ns before which everything that was tapped is on disk; 0: nothing yet.
     durable_until: AtomicU64,
     /// One of the ends gave the room up.
@@ -83,7 +90,7 @@ struct Shared {
 /// The worker's end.
 #[derive(Debug)]
 pub struct Tap {
-    items: SyncSender<Tapped>,
+    items: Sender<Tapped>,
     shared: Arc<Shared>,
 }
 
@@ -119,7 +126,9 @@ impl Durability {
 
 /// Makes a room's tap.
 pub fn tap() -> (Tap, TapReader) {
-    let (sender, receiver) = sync_channel(TAP_ITEMS);
+    // Bounded by the load: a queue that has its places from the start would walk through all of them, so that none is in
+    // the cache when it is used again.
+    let (sender, receiver) = channel();
     let shared = Arc::new(Shared::default());
     (Tap { items: sender, shared: Arc::clone(&shared) }, TapReader { items: receiver, shared })
 }
@@ -131,16 +140,15 @@ impl Tap {
     /// [`TapError`] if the item was not taken: from then on the room is not recorded whole.
     pub fn push(&self, item: Tapped) -> Result<(), TapError> {
         let weight = item.weight();
-        if self.shared.bytes.fetch_add(weight, Ordering::Relaxed) + weight > TAP_BYTES {
-            self.shared.bytes.fetch_sub(weight, Ordering::Relaxed);
-            return Err(TapError::Full);
-        }
-        self.items.try_send(item).map_err(|error| {
-            self.shared.bytes.fetch_sub(weight, Ordering::Relaxed);
-            match error {
-                std::sync::mpsc::TrySendError::Full(_) => TapError::Full,
-                std::sync::mpsc::TrySendError::Disconnected(_) => TapError::Closed,
-            }
+        let load = self.shared.load.fetch_add(weight, Ordering::Relaxed) + weight;
+        let refused = if load % BYTE > TAP_ITEMS as u64 * ITEM || load / BYTE > TAP_BYTES as u64 {
+            Some(TapError::Full)
+        } else {
+            self.items.send(item).err().map(|_| TapError::Closed)
+        };
+        refused.map_or(Ok(()), |error| {
+            self.shared.load.fetch_sub(weight, Ordering::Relaxed);
+            Err(error)
         })
     }
 
@@ -186,12 +194,17 @@ impl TapReader {
     pub fn take(&self) -> Result<Option<Tapped>, TapError> {
         match self.items.try_recv() {
             Ok(item) => {
-                self.shared.bytes.fetch_sub(item.weight(), Ordering::Relaxed);
+                self.shared.load.fetch_sub(item.weight(), Ordering::Relaxed);
                 Ok(Some(item))
             }
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(TapError::Closed),
         }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.shared.load.load(Ordering::Relaxed) == 0
     }
 
     /// Says that the room is not recorded any more: from now on it is not durable, whatever was acknowledged.

@@ -79,6 +79,10 @@ impl Append for MoodyFile {
         self.inner.retract();
     }
 
+    fn start_writeback(&mut self) {
+        self.inner.start_writeback();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         let hangs = self.moods.hangs.lock().unwrap();
         drop(self.moods.wakes.wait_while(hangs, |hangs| *hangs).unwrap());

@@ -74,6 +74,10 @@ impl Append for FailingFile {
         self.inner.retract();
     }
 
+    fn start_writeback(&mut self) {
+        self.inner.start_writeback();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.disk.calls_after_failure.fetch_add(u64::from(self.failed), Ordering::Relaxed);
         if self.disk.syncs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {

@@ -258,6 +258,10 @@ impl Append for HastyFile {
         self.0.retract();
     }
 
+    fn start_writeback(&mut self) {
+        self.0.start_writeback();
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -343,7 +347,8 @@ impl Booth {
     pub(crate) fn pass_to(&mut self, until: MonoTime) {
         while self.at + Duration::from_millis(50) <= until {
             self.at = self.at + Duration::from_millis(50);
-            self.room.tick(self.now(), &self.clock);
+            self.room.take(self.now(), &self.clock);
+            self.room.settle(&self.clock);
         }
     }
 
