@@ -96,12 +96,13 @@ impl Missing {
     }
 }
 
-/// Packets that a sender keeps for repairs: 4 s of a camera, 1 s of a shared screen in motion. More takes memory for
+/// Packets that a sender keeps for repairs: 1 s of a camera in high resolution or of a shared screen in motion. More takes memory for
 /// every picture that is watched; fewer leaves receivers on slow links unrepaired.
 const RING: usize = 256;
 
-/// How long they are kept. A receiver that asks later has given the frame up; longer pins the payloads' memory.
-const KEPT: Duration = Duration::from_secs(2);
+/// How long they are kept: three rounds of asking over a link of 300 ms. A receiver that asks later is better served by a
+/// keyframe; longer pins the payloads' memory.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Least time between two repairs of one packet: requests come in doubles when reports cross on their way.
 const LEAST_REPAIR: Duration = Duration::from_millis(20);

@@ -12,7 +12,7 @@ pub struct PictureId {
     /// Whether it is written in two bytes (15 bits) or in one (7 bits).
     pub long: bool,
     /// Offset of its first byte in the payload.
-    pub offset: usize,
+    pub offset: u8,
 }
 
 impl PictureId {
@@ -44,7 +44,7 @@ pub struct Descriptor {
     /// Picture id (I, M).
     pub picture_id: Option<PictureId>,
     /// Running number of base-layer frames (L), with its offset in the payload.
-    pub tl0_pic_idx: Option<(u8, usize)>,
+    pub tl0_pic_idx: Option<(u8, u8)>,
     /// Temporal layer (T).
     pub temporal_layer: Option<TemporalLayer>,
     /// Temporal key frame index (K), 0 to 31.
@@ -71,9 +71,9 @@ impl Descriptor {
     /// # Errors
     /// [`Truncated`] if the payload ends inside the descriptor.
     pub fn parse(payload: &[u8]) -> Result<Self, Truncated> {
-        let mut at = 0;
+        let mut at: u8 = 0;
         let mut next = || {
-            let byte = payload.get(at).copied().ok_or(Truncated);
+            let byte = payload.get(usize::from(at)).copied().ok_or(Truncated);
             at += 1;
             byte.map(|byte| (byte, at - 1))
         };
@@ -104,7 +104,7 @@ impl Descriptor {
             tl0_pic_idx,
             temporal_layer,
             key_index,
-            length: at,
+            length: usize::from(at),
         })
     }
 
@@ -211,7 +211,7 @@ mod tests {
                 prop_assert!(descriptor.length <= payload.len());
                 let _ = descriptor.starts_keyframe(&payload);
                 if let Some(picture) = descriptor.picture_id {
-                    prop_assert!(picture.offset < descriptor.length);
+                    prop_assert!(usize::from(picture.offset) < descriptor.length);
                     prop_assert!(picture.next() <= 0x7fff);
                 }
             }

@@ -21,7 +21,7 @@ pub(super) struct FrameIds {
     /// Picture id, if the descriptor carries one.
     pub(super) picture_id: Option<PictureId>,
     /// Running index of temporal base layer frames, if the descriptor carries one, and its offset in the payload.
-    pub(super) tl0_pic_idx: Option<(u8, usize)>,
+    pub(super) tl0_pic_idx: Option<(u8, u8)>,
 }
 
 impl FrameIds {
@@ -48,7 +48,7 @@ pub(super) struct Rewrite {
     /// Picture id, where the packet has one.
     pub(super) picture_id: Option<PictureId>,
     /// TL0PICIDX and its offset, where the packet has one.
-    pub(super) tl0_pic_idx: Option<(u8, usize)>,
+    pub(super) tl0_pic_idx: Option<(u8, u8)>,
     /// The stream goes on with other counters from here: another source, or the same after a stop.
     pub(super) begins: bool,
 }
@@ -58,14 +58,14 @@ impl Rewrite {
     pub(super) fn apply(&self, payload: &mut [u8]) {
         if let Some(id) = self.picture_id {
             let [high, low] = id.value.to_be_bytes();
-            match payload.get_mut(id.offset..) {
+            match payload.get_mut(usize::from(id.offset)..) {
                 Some([first, second, ..]) if id.long => (*first, *second) = (0x80 | high, low),
                 Some([first, ..]) if !id.long => *first = low & 0x7f,
                 _ => {}
             }
         }
         if let Some((index, offset)) = self.tl0_pic_idx
-            && let Some(byte) = payload.get_mut(offset)
+            && let Some(byte) = payload.get_mut(usize::from(offset))
         {
             *byte = index;
         }
