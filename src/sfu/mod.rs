@@ -251,13 +251,16 @@ impl Sfu {
 
     /// Whether every worker is so busy that a further room would cost those that are there.
     pub fn is_full(&self) -> bool {
-        self.workers.iter().all(|worker| worker.load.is_full() || worker.commands.is_closed())
+        self.workers.iter().all(|worker| worker.is_full() || worker.commands.is_closed())
     }
 
     /// Places a room on the least busy worker, among equals on the one with the fewest rooms. Nothing flows until
     /// [`Sfu::set_flow`].
     pub async fn open_room(&self, room: RoomId, tap: Tap, facts: mpsc::Sender<Fact>) -> Result<(), ConnectError> {
-        let least = |(_, worker): &(usize, &Handle)| (worker.load.tenths(), worker.rooms.load(Ordering::Relaxed));
+        let least = |(_, worker): &(usize, &Handle)| {
+            let rooms = worker.rooms.load(Ordering::Relaxed);
+            (worker.load.tenths(rooms, worker.site.clock.mono()), rooms)
+        };
         let alive = |(_, worker): &(usize, &Handle)| !worker.commands.is_closed();
         let workers = self.workers.iter().enumerate().filter(alive);
         let (index, worker) = workers.min_by_key(least).ok_or(ConnectError::Unavailable)?;
@@ -265,6 +268,7 @@ impl Sfu {
         // Placed first: whoever stops waiting for the answer can still close what the worker opens.
         self.placed.insert(room, index);
         worker.rooms.fetch_add(1, Ordering::Relaxed);
+        worker.load.expect_room(worker.site.clock.mono());
         worker.send(Command::OpenRoom { room, tap, facts, done }).await?;
         opened.await.map_err(|_| ConnectError::Unavailable)
     }
@@ -352,6 +356,10 @@ impl Sfu {
 }
 
 impl Handle {
+    fn is_full(&self) -> bool {
+        self.load.is_full(self.rooms.load(Ordering::Relaxed), self.site.clock.mono())
+    }
+
     async fn send(&self, command: Command) -> Result<(), ConnectError> {
         self.commands.send(command).await.map_err(|_| ConnectError::Unavailable)?;
         self.waker.wake().map_err(|_| ConnectError::Unavailable)
