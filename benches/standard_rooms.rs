@@ -20,6 +20,10 @@ use sportello::vault::SessionKey;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SERVER_CORE: usize = 0;
 const CROWD_CORE: usize = 1;
 

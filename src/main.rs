@@ -23,6 +23,10 @@ mod progress;
 #[path = "main/recordings.rs"]
 mod recordings;
 
+/// Packets' memory is taken by one thread and let go by another: the system's allocator holds on to a third more of it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// It failed, or something was found.
 const FAILED: ExitCode = ExitCode::FAILURE;
 /// The command line or the configuration is wrong; clap's own exit code for usage.

@@ -69,6 +69,8 @@ async fn follow(
     let upgrade = upgrade
         .map_err(|_| Problem::new(Kind::MALFORMED).detail("this address speaks WebSocket (RFC 6455) only"))?
         .protocols([PROTOCOL])
+        // Held for as long as the client is there, and filled by nobody.
+        .read_buffer_size(INCOMING_LIMIT)
         .max_message_size(INCOMING_LIMIT)
         .max_frame_size(INCOMING_LIMIT);
     let is_wrong = subscription.is_none();
