@@ -16,13 +16,11 @@ pub(super) use self::papers::CheckedDocument;
 use super::heads::{self, Heads};
 use super::paper_views::{ChatMessageView, DayAppointment, DocumentView};
 use super::seam::{Media, Recording};
+use super::session_views::{Caller, Connection, Session, SessionEvent, SessionView, Welcome};
 use super::stage::{Fact, Stage};
 use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
 use super::view::{DocumentFile, View};
-use super::views::{
-    BookingParticipant, Caller, Connection, Invitation, ReissuedCode, RoomView, Session, SessionEvent, SessionView,
-    Welcome,
-};
+use super::views::{BookingParticipant, Invitation, ReissuedCode, RoomView};
 use super::{Error, Expected, Fault, Shared, webhooks};
 use crate::clock::Now;
 use crate::id::{ConnectionId, DocumentId, MessageId, ParticipantId};

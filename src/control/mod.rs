@@ -16,6 +16,7 @@ mod registrar;
 mod schemas;
 mod seam;
 mod secrets;
+mod session_views;
 mod stage;
 mod subscription;
 mod view;
@@ -60,12 +61,15 @@ pub use papers::{DocumentContent, DocumentError, Documents, Upload};
 pub use registrar::Register;
 pub use seam::{Media, Recording};
 pub use secrets::{API_KEY_PREFIX, CodeKey, new_api_key};
+pub use session_views::{
+    Admission, Caller, Connection, Consent, IceServer, Me, ParticipantView, RecordingView, Session, SessionEvent,
+    SessionMessage, SessionRoom, SessionView, SlotView, Welcome,
+};
 pub use subscription::{Subscription, SubscriptionEnd};
 pub use views::{
-    Admission, Booked, Booking, BookingParticipant, Caller, Connection, Consent, Delivery, DeliveryState, IceServer,
-    Invitation, LedgerLine, Me, ParticipantSummary, ParticipantView, RecordingState, RecordingView, ReissuedCode,
-    RoomPage, RoomParticipantView, RoomSummary, RoomView, Session, SessionEvent, SessionMessage, SessionRoom,
-    SessionView, SlotOffer, SlotView, WebhookPage, WebhookView, Welcome,
+    Booked, Booking, BookingParticipant, Delivery, DeliveryState, Invitation, LedgerLine, ParticipantSummary,
+    RecordingState, ReissuedCode, RoomPage, RoomParticipantView, RoomSummary, RoomView, SlotOffer, WebhookPage,
+    WebhookView,
 };
 pub use webhooks::{LedgerHead, Proof, ProofParticipant, Webhook, WebhookData};
 

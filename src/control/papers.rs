@@ -14,7 +14,7 @@ use super::actor::{Ask, CheckedDocument};
 use super::paper_views::{ChatMessageView, ChatPage, DayAppointment, DayView, DocumentList, DocumentView};
 use super::recording_key::recording_key;
 use super::seam::{Media, Recording};
-use super::views::{Caller, Session};
+use super::session_views::{Caller, Session};
 use super::{Control, Error, Expected, Fault, RoomFilter, unavailable};
 use crate::documents::{Antivirus, DisplayName, Folder, ScanError, Unfit, check};
 use crate::id::{DocumentId, RoomId};

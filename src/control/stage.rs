@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::recording_key::recording_key;
 use super::seam::{Media, Recording};
-use super::views::{SessionEvent, SlotView};
+use super::session_views::{SessionEvent, SlotView};
 use super::{Error, Fault, Shared};
 use crate::clock::MonoTime;
 use crate::id::{ConnectionId, ParticipantId, RoomId};

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
-use super::views::{SessionEvent, SessionMessage};
+use super::session_views::{SessionEvent, SessionMessage};
 use crate::id::ParticipantId;
 
 /// Messages that wait for one client. Raising it lets a stuck client hold more memory; lowering it cuts clients off

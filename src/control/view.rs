@@ -9,10 +9,8 @@ use super::paper_views::{
     ChatMessageView, DayAppointment, DayParticipant, DevicesView, DocumentProgress, DocumentView, GrantView, StepView,
     Texts,
 };
-use super::views::{
-    Admission, Consent, Delivery, Me, ParticipantView, RecordingState, RecordingView, RoomParticipantView, RoomView,
-    SessionRoom, SessionView, Welcome,
-};
+use super::session_views::{Admission, Consent, Me, ParticipantView, RecordingView, SessionRoom, SessionView, Welcome};
+use super::views::{Delivery, RecordingState, RoomParticipantView, RoomView};
 use crate::clock::Now;
 use crate::id::{DocumentId, ParticipantId};
 use crate::media::DocumentKind;

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::seam::{Media, Recording};
 use super::super::secrets::{new_code, new_session};
-use super::super::views::{BookingParticipant, Caller, Connection, Delivery, Invitation, ReissuedCode, Session};
+use super::super::session_views::{Caller, Connection, Session};
+use super::super::views::{BookingParticipant, Delivery, Invitation, ReissuedCode};
 use super::super::{Error, Expected, booking, invite, unavailable};
 use super::{Actor, Consequences};
 use crate::id::{ConnectionId, MessageId, ParticipantId};
