@@ -22,7 +22,7 @@ use crate::events::Slot;
 const LONGEST_REQUEST: Duration = Duration::from_secs(20);
 
 /// Janus answers a long poll after 30 s at the latest.
-const LONGEST_POLL: Duration = Duration::from_secs(60);
+const LONGEST_POLL: Duration = Duration::from_mins(1);
 
 /// The plugin that is driven.
 const VIDEO_ROOM: &str = "janus.plugin.videoroom";
@@ -235,6 +235,8 @@ impl Session {
     }
 
     async fn end(self) -> Result<(), JanusError> {
+        // A poll of a session that is no more is an error in Janus's log.
+        self.polling.abort();
         let destroy = json!({"janus": "destroy", "transaction": self.transaction()});
         match self.janus.post(&self.path, &destroy).await? {
             Message::Success { .. } => Ok(()),

@@ -18,6 +18,7 @@ pub mod client;
 pub mod delay;
 mod device;
 mod events;
+mod flow;
 pub mod guess;
 mod html;
 pub mod janus;

@@ -1,7 +1,6 @@
 //! What to do: how many rooms, for how long, what counts as failed; and one room from booking to conclusion.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
@@ -11,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::api::Api;
 use crate::client::{Client, ClientError, Devices, Habits};
 use crate::delay::Delays;
+use crate::flow::Flows;
 use crate::janus::Janus;
 use crate::light::{Light, process_cpu_ns};
 use crate::media::{Film, FilmError, Voice};
@@ -125,14 +125,14 @@ impl Plan {
     }
 
     /// Where the server's figures come from, if from anywhere.
-    fn source(&self, light: Option<&Light>, flowing: &Arc<AtomicU32>) -> Result<Option<Source>, PlanError> {
+    fn source(&self, light: Option<&Light>, flows: &Arc<Flows>) -> Result<Option<Source>, PlanError> {
         let api = || Api::new(&self.url);
         let Some(pid) = self.server_pid else {
             let key = self.metrics_key.clone().filter(|_| self.target == Target::Sportello);
             return Ok(key.map(|key| Source::Metrics(api(), key)));
         };
         let light = light.ok_or(PlanError::Unfit("--server-pid goes with --light, which counts what comes"))?.clone();
-        let process = Process::find(pid, light, Arc::clone(flowing)).map_err(|error| PlanError::Process(pid, error))?;
+        let process = Process::find(pid, light, Arc::clone(flows)).map_err(|error| PlanError::Process(pid, error))?;
         Ok(Some(Source::Process(process)))
     }
 }
@@ -155,8 +155,7 @@ struct Run {
     /// By seat.
     voices: Vec<Voice>,
     habits: Habits,
-    /// Rooms whose media flows.
-    flowing: Arc<AtomicU32>,
+    flows: Arc<Flows>,
 }
 
 /// Starts the rooms one after the other, lets them run, and gathers what each saw.
@@ -174,10 +173,17 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
     let plan = Arc::new(plan);
     let delays = Arc::<Delays>::default();
     let (began, cpu) = (Instant::now(), process_cpu_ns());
-    let flowing = Arc::<AtomicU32>::default();
-    let watch = plan.source(light.as_ref(), &flowing)?.map(Watch::begin);
+    let flows = Arc::new(Flows::new(plan.rooms, Arc::clone(&delays)));
+    let watch = plan.source(light.as_ref(), &flows)?.map(Watch::begin);
     let habits = Habits { delays: Some(Arc::clone(&delays)), light: light.clone(), ..Habits::default() };
-    let run = Arc::new(Run { plan: Arc::clone(&plan), server: plan.server(), film, voices, habits, flowing });
+    let run = Arc::new(Run {
+        plan: Arc::clone(&plan),
+        server: plan.server(),
+        film,
+        voices,
+        habits,
+        flows: Arc::clone(&flows),
+    });
     let mut rooms = JoinSet::new();
     for number in 0..plan.rooms {
         let run = Arc::clone(&run);
@@ -192,6 +198,7 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
         }
     }
     report.sum_up(delays.figures(), watch.as_ref().map(Watch::figures));
+    report.delays_all_up = flows.delays();
     report.count_cost(process_cpu_ns() - cpu, began.elapsed(), light.as_ref().map(Light::figures));
     if let Some(file) = &plan.html {
         std::fs::write(file, report.html())?;
@@ -205,7 +212,7 @@ async fn hold_room(number: u32, run: &Run) -> Result<RoomReport, String> {
 }
 
 async fn hold(number: u32, run: &Run) -> Result<RoomReport, ClientError> {
-    let Run { plan, server, film, voices, habits, flowing } = run;
+    let Run { plan, server, film, voices, habits, flows } = run;
     let began = Instant::now();
     let meeting = server.begin_meeting(number).await?;
     let join = async |(seat, voice): (usize, &Voice)| {
@@ -222,7 +229,7 @@ async fn hold(number: u32, run: &Run) -> Result<RoomReport, ClientError> {
         }
     };
     let _ = tokio::time::timeout(LONGEST_CONNECT, all).await;
-    let flow = Flow::begin(flowing);
+    let flow = flows.begin();
     let dropped = plan.drop_after.zip(voices.get(1)).zip(clients.get_mut(1));
     if let Some(((after, voice), client)) = dropped {
         tokio::time::sleep(after).await;
@@ -248,22 +255,6 @@ async fn hold(number: u32, run: &Run) -> Result<RoomReport, ClientError> {
     }
     meeting.conclude().await?;
     Ok(room)
-}
-
-/// A room whose media flows is one more as long as this is there.
-struct Flow<'a>(&'a AtomicU32);
-
-impl<'a> Flow<'a> {
-    fn begin(rooms: &'a AtomicU32) -> Self {
-        rooms.fetch_add(1, Ordering::Relaxed);
-        Self(rooms)
-    }
-}
-
-impl Drop for Flow<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// `250ms`, `20s`, `5m`.

@@ -76,6 +76,9 @@ pub struct Report {
     pub(crate) summary: Summary,
     /// How long voice took.
     pub(crate) delays: DelayFigures,
+    /// How long it took while all rooms were up; absent if they never were at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delays_all_up: Option<DelayFigures>,
     /// What the server took; absent without its metrics key or process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerFigures>,
@@ -244,6 +247,13 @@ impl Report {
             "voice  delay p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, longest {:.1} ms ({} packets)",
             delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms, delays.count,
         );
+        if let Some(delays) = &self.delays_all_up {
+            let _ = writeln!(
+                table,
+                "       while all rooms were up p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, longest {:.1} ms",
+                delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms,
+            );
+        }
         if let Some(server) = &self.server {
             let _ = writeln!(
                 table,

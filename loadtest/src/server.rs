@@ -1,7 +1,6 @@
 //! What the server takes while a run lasts: by its own word in `/metrics`, or by the system's of any process.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::api::Api;
+use crate::flow::Flows;
 use crate::light::Light;
 
 /// Time between two looks. Shorter loads the server with its own measurement.
@@ -67,13 +67,13 @@ impl Source {
 pub(crate) struct Process {
     pid: u32,
     light: Light,
-    flowing: Arc<AtomicU32>,
+    flows: Arc<Flows>,
 }
 
 impl Process {
     /// The process, if it can be read.
-    pub(crate) fn find(pid: u32, light: Light, flowing: Arc<AtomicU32>) -> io::Result<Self> {
-        let process = Self { pid, light, flowing };
+    pub(crate) fn find(pid: u32, light: Light, flows: Arc<Flows>) -> io::Result<Self> {
+        let process = Self { pid, light, flows };
         process.look(0.0)?;
         Ok(process)
     }
@@ -89,12 +89,12 @@ impl Process {
             cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
             memory: memory as f64,
             forwarded: self.light.received() as f64,
-            rooms: self.flowing.load(Ordering::Relaxed).into(),
+            rooms: self.flows.count().into(),
         })
     }
 }
 
-/// CPU of all threads that are and were, user and system, in clock ticks (proc_pid_stat(5): `utime` and `stime`).
+/// CPU of all threads that are and were, user and system, in clock ticks (`proc_pid_stat(5)`: `utime` and `stime`).
 fn cpu_ticks(stat: &str) -> Option<u64> {
     // The name before may contain anything, spaces and parentheses, too.
     let (_, after) = stat.rsplit_once(')')?;
@@ -103,7 +103,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     next()?.checked_add(next()?)
 }
 
-/// Resident memory (proc_pid_status(5): `VmRSS`), KiB.
+/// Resident memory (`proc_pid_status(5)`: `VmRSS`), KiB.
 fn resident_kib(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()

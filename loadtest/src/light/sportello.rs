@@ -50,7 +50,7 @@ impl Seat {
             while let Some(slots) = news.recv().await {
                 seen.send_modify(|seen| seen.slots = slots);
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             held = connection.hold(orders) => held?,
