@@ -158,6 +158,37 @@ mod tests {
     }
 
     #[test]
+    fn who_publishes_offers_two_lines_that_send() {
+        let (_, sdp, _, _) = publish(RtcConfig::new(), Instant::now());
+        let lines = |what: &str| sdp.lines().filter(|line| line.starts_with(what)).count();
+        assert_eq!([lines("m="), lines("a=sendonly"), lines("a=recvonly")], [2, 2, 0]);
+    }
+
+    #[test]
+    fn an_offer_of_what_others_send_is_answered_with_our_address_and_nothing_of_our_own() {
+        const EXTENSIONS: &str = "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+             a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdef012345\r\na=ice-options:trickle\r\na=setup:actpass\r\n\
+             a=rtcp-mux\r\na=sendonly\r\na=candidate:1 1 udp 2015363327 127.0.0.1 20000 typ host\r\na=end-of-candidates\r\n";
+        let fingerprint = ["AB"; 32].join(":");
+        let offer = format!(
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=ice-lite\r\n\
+             a=fingerprint:sha-256 {fingerprint}\r\n\
+             m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 127.0.0.1\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n{EXTENSIONS}\
+             m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 127.0.0.1\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\n{EXTENSIONS}"
+        );
+        let mut rtc = receiver(RtcConfig::new(), Instant::now());
+        add_host(&mut rtc, "127.16.0.1:4000".parse().unwrap()).unwrap();
+        let answer = answer(&mut rtc, &offer).unwrap();
+        let count = |what: &str| answer.lines().filter(|line| line.trim_end() == what).count();
+        assert_eq!([count("a=recvonly"), count("a=sendonly"), count("a=sendrecv")], [2, 0, 0], "{answer}");
+        assert_eq!(candidates(&answer).first(), Some(&"127.16.0.1:4000".parse().unwrap()));
+        assert!(answer.contains("111 opus/48000/2") && answer.contains("96 VP8/90000") && answer.contains("sdes:mid"));
+        for hostile in ["", "v=0", "m=audio", &offer.replace("actpass", "sideways"), &offer.replace("111", "999")] {
+            let _ = super::answer(&mut receiver(RtcConfig::new(), Instant::now()), hostile);
+        }
+    }
+
+    #[test]
     fn only_udp_candidates_of_the_media_component_are_used() {
         let sdp = "v=0\r\na=candidate:1 1 UDP 2130706431 192.0.2.7 10000 typ host\r\n\
                    a=candidate:2 1 tcp 1 192.0.2.7 10000 typ host tcptype passive\r\n\
