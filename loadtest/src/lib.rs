@@ -9,7 +9,7 @@
 //! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
 //! the same, and [`client`] for a person with microphone, camera and a [`network`] that can be bad. What that person
 //! sends can be [`numbered`], to be found again in a recording. Where one core is to load another, a thread drives all
-//! clients' media: [`light`].
+//! clients' media: [`light`]. The same can be held on Janus, to compare ([`target`], [`janus`]).
 
 pub mod api;
 pub mod book;
