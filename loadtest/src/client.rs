@@ -13,7 +13,8 @@ use crate::call::{Call, Seen, millis};
 use crate::delay::Delays;
 use crate::device::DeviceClock;
 use crate::events;
-use crate::light::{Light, Seat};
+use crate::janus::{Door, JanusError};
+use crate::light::{self, Light};
 use crate::line::{Line, Wire};
 use crate::media::{Film, Voice};
 use crate::network::Network;
@@ -27,6 +28,9 @@ pub enum ClientError {
     /// The REST API refused or was away.
     #[error("{0}")]
     Api(#[from] ApiError),
+    /// Janus refused or was away.
+    #[error("janus: {0}")]
+    Janus(#[from] JanusError),
     /// The answer, or the server's packets, were not what WebRTC allows.
     #[error("webrtc: {0}")]
     Rtc(#[from] str0m::RtcError),
@@ -48,6 +52,9 @@ pub enum ClientError {
     /// More is wanted of a light client than it can do.
     #[error("a light client has a clear network and an even clock, and keeps no record")]
     TooLight,
+    /// Something else than light clients is wanted where there is nothing else.
+    #[error("before Janus there are light clients only")]
+    TooHeavy,
     /// The server chose a protection that light clients do not have.
     #[error("light clients protect their media with AES-GCM only, and the server chose something else")]
     Protection,
@@ -81,6 +88,20 @@ pub struct Part {
     pub began: Instant,
     /// What is unusual about the person, their device and their network. [`Habits::default`]: nothing.
     pub habits: Habits,
+}
+
+/// One person's part in a meeting on Janus, as a light client.
+pub(crate) struct Guest {
+    pub(crate) door: Door,
+    /// Name in the room, and role in the report.
+    pub(crate) role: String,
+    /// How many others there will be.
+    pub(crate) others: usize,
+    pub(crate) film: Arc<Film>,
+    pub(crate) voice: Voice,
+    pub(crate) delays: Option<Arc<Delays>>,
+    /// Start of the room, which the report's times count from.
+    pub(crate) began: Instant,
 }
 
 /// What is unusual about a person's part.
@@ -136,6 +157,10 @@ pub(crate) struct Orders {
     pub(crate) leave: bool,
 }
 
+impl Orders {
+    const BEGIN: Self = Self { devices: Devices::ON, ssrc_changes: 0, leave: false };
+}
+
 /// A media connection of one person. Dropped, it falls silent at once and says goodbye to nobody, as when the network
 /// is lost: whoever ends it properly calls [`Client::leave`].
 #[derive(Debug)]
@@ -152,13 +177,13 @@ impl Client {
     /// What the server refused, or an answer that cannot be used.
     pub async fn join(part: Part) -> Result<Self, ClientError> {
         let news = events::listen(&part.api, &part.session).await?;
-        let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
+        let (orders, given) = watch::channel(Orders::BEGIN);
         let (tell, seen) = watch::channel(Seen::default());
         if let Some(light) = part.habits.light.clone() {
             if !part.habits.light_alone() {
                 return Err(ClientError::TooLight);
             }
-            let seat = Box::pin(Seat::take(light, part, tell)).await?;
+            let seat = Box::pin(light::sportello::Seat::take(light, part, tell)).await?;
             return Ok(Self { orders, seen, task: tokio::spawn(seat.hold(given, news)) });
         }
         let clock = DeviceClock::new(part.habits.drift_ppm);
@@ -175,6 +200,14 @@ impl Client {
         let call = Call::new(report, &lines, posted, tell, clock, part.habits.clone());
         let line = Line { rtc, clock, wire, location, part, call, orders: given, news };
         Ok(Self { orders, seen, task: tokio::spawn(line.hold()) })
+    }
+
+    /// Enters a room of Janus's, publishes, and subscribes to the others as soon as they are there.
+    pub(crate) async fn join_janus(light: Light, guest: Guest) -> Result<Self, ClientError> {
+        let (orders, given) = watch::channel(Orders::BEGIN);
+        let (tell, seen) = watch::channel(Seen::default());
+        let seat = Box::pin(light::janus::Seat::take(light, guest, tell)).await?;
+        Ok(Self { orders, seen, task: tokio::spawn(seat.hold(given)) })
     }
 
     /// Switches microphone and camera.

@@ -70,11 +70,28 @@ impl Delays {
 
     /// What was counted so far.
     pub fn figures(&self) -> DelayFigures {
-        let histogram: Vec<(f64, u64)> = (0..)
-            .zip(&self.buckets)
-            .map(|(n, bucket)| (upper(n), bucket.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        self.counts().figures()
+    }
+
+    /// What was counted so far, to be held against what will be later.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts(self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect())
+    }
+}
+
+/// Delays at one time, by bucket.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts(Vec<u64>);
+
+impl Counts {
+    /// What came to it since then.
+    pub(crate) fn since(&self, then: &Self) -> Self {
+        Self(self.0.iter().zip(&then.0).map(|(now, then)| now.saturating_sub(*then)).collect())
+    }
+
+    pub(crate) fn figures(&self) -> DelayFigures {
+        let histogram: Vec<(f64, u64)> =
+            (0..).zip(&self.0).map(|(n, count)| (upper(n), *count)).filter(|(_, count)| *count > 0).collect();
         let count: u64 = histogram.iter().map(|(_, count)| count).sum();
         // The nearest rank, as with request times.
         let rank = |percent: u64| {

@@ -50,6 +50,7 @@ impl Report {
             format!("p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms", times.p50_ms, times.p95_ms, times.max_ms)
         };
         let mut rows = vec![
+            ("Server", self.target.name().to_owned()),
             ("Rooms held, failed", format!("{}, {}", summary.rooms, summary.failed)),
             ("Offer to connection", times(&summary.join)),
             ("Last offer to everyone's media", times(&summary.first_media)),
@@ -64,7 +65,8 @@ impl Report {
             ),
         ];
         if let Some(server) = &self.server {
-            rows.push(("Server", format!("{:.2} cores, {:.0} MiB at most", server.cores, server.memory_mib)));
+            let ServerFigures { cores, memory_mib, memory_mib_per_room: room, .. } = server;
+            rows.push(("Its load", format!("{cores:.2} cores, {memory_mib:.0} MiB at most ({room:.2} a room)")));
             rows.push((
                 "Packets sent on",
                 format!("{:.0} a second, {:.2} us of CPU each", server.packets_per_second, server.cpu_us_per_packet),

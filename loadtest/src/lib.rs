@@ -9,7 +9,7 @@
 //! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
 //! the same, and [`client`] for a person with microphone, camera and a [`network`] that can be bad. What that person
 //! sends can be [`numbered`], to be found again in a recording. Where one core is to load another, a thread drives all
-//! clients' media: [`light`].
+//! clients' media: [`light`]. The same can be held on Janus, to compare ([`target`], [`janus`]).
 
 pub mod api;
 pub mod book;
@@ -18,8 +18,10 @@ pub mod client;
 pub mod delay;
 mod device;
 mod events;
+mod flow;
 pub mod guess;
 mod html;
+pub mod janus;
 pub mod light;
 mod line;
 pub mod media;
@@ -29,5 +31,6 @@ pub mod plan;
 pub mod report;
 mod sdp;
 pub mod server;
+pub mod target;
 pub mod timing;
 mod wire;

@@ -82,6 +82,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn janus_has_its_own_address_and_light_clients_and_wants_no_key() {
+        let plan = |words: &[&str]| {
+            let words = ["loadtest"].iter().chain(words).map(OsString::from).collect();
+            Arguments::try_parse_from(with_command(words)).map(|all| match all.command {
+                Command::Call(plan) => Some((plan.url, plan.light)),
+                _ => None,
+            })
+        };
+        let (url, light) = plan(&["--target", "janus"]).unwrap().unwrap();
+        assert!(light && url.ends_with("/janus"), "{url}");
+        let (url, _) = plan(&["--target", "janus", "--url", "http://192.0.2.1/j"]).unwrap().unwrap();
+        assert_eq!(url, "http://192.0.2.1/j");
+        let (url, light) = plan(&["--target", "sportello", "--booking-key", "k"]).unwrap().unwrap();
+        assert!(!light && url.ends_with(":8080"), "{url}");
+        if std::env::var_os("SPORTELLO_BOOKING_KEY").is_none() {
+            assert!(plan(&["--rooms", "2"]).is_err() && plan(&["--target", "sportello"]).is_err());
+        }
+        let limit = ["--target", "janus", "--max-cpu-per-packet", "9"];
+        assert!(plan(&[&limit[..], &["--server-pid", "1"]].concat()).is_ok());
+        if std::env::var_os("SPORTELLO_METRICS_KEY").is_none() {
+            assert!(plan(&limit).is_err());
+        }
+    }
+
+    #[test]
     fn call_may_be_left_out() {
         let command = |words: &[&str]| {
             Arguments::try_parse_from(with_command(words.iter().map(OsString::from).collect())).map(|all| all.command)

@@ -10,6 +10,7 @@ use crate::delay::DelayFigures;
 use crate::light::LightFigures;
 use crate::plan::duration;
 use crate::server::ServerFigures;
+use crate::target::Target;
 use crate::timing::{Figures, Times};
 
 /// When a run counts as failed.
@@ -27,8 +28,8 @@ pub struct Limits {
     /// Longest delay of 99 in 100 packets of voice, from sender to receiver.
     #[arg(long = "max-delay-p99", value_name = "TIME", value_parser = duration)]
     pub delay_p99: Option<Duration>,
-    /// Most CPU that the server may take for a packet sent on, microseconds; needs --metrics-key.
-    #[arg(long = "max-cpu-per-packet", value_name = "MICROSECONDS", requires = "metrics_key")]
+    /// Most CPU that the server may take for a packet sent on, microseconds; needs --metrics-key or --server-pid.
+    #[arg(long = "max-cpu-per-packet", value_name = "MICROSECONDS", requires = "figures")]
     pub cpu_per_packet: Option<f64>,
 }
 
@@ -69,11 +70,16 @@ pub struct RoomReport {
 /// The run.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
+    /// Whose server it was.
+    pub(crate) target: Target,
     /// What the rooms come to.
     pub(crate) summary: Summary,
     /// How long voice took.
     pub(crate) delays: DelayFigures,
-    /// What the server said of itself; absent without its metrics key.
+    /// How long it took while all rooms were up; absent if they never were at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delays_all_up: Option<DelayFigures>,
+    /// What the server took; absent without its metrics key or process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerFigures>,
     /// What the tool itself took.
@@ -228,7 +234,8 @@ impl Report {
         let (summary, delays) = (&self.summary, &self.delays);
         let _ = writeln!(
             table,
-            "all    join p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms; {} packets received, {:.3} % missing",
+            "all    {}: join p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms; {} packets received, {:.3} % missing",
+            self.target.name(),
             summary.join.p50_ms,
             summary.join.p95_ms,
             summary.join.max_ms,
@@ -240,11 +247,22 @@ impl Report {
             "voice  delay p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, longest {:.1} ms ({} packets)",
             delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms, delays.count,
         );
+        if let Some(delays) = &self.delays_all_up {
+            let _ = writeln!(
+                table,
+                "       while all rooms were up p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, longest {:.1} ms",
+                delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms,
+            );
+        }
         if let Some(server) = &self.server {
             let _ = writeln!(
                 table,
-                "server {:.2} cores, {:.0} packets/s sent on, {:.2} us of CPU each, {:.0} MiB at most",
-                server.cores, server.packets_per_second, server.cpu_us_per_packet, server.memory_mib,
+                "server {:.2} cores, {:.0} packets/s sent on, {:.2} us of CPU each, {:.0} MiB at most ({:.2} a room)",
+                server.cores,
+                server.packets_per_second,
+                server.cpu_us_per_packet,
+                server.memory_mib,
+                server.memory_mib_per_room,
             );
         }
         let tool = &self.tool;
@@ -302,7 +320,7 @@ impl Report {
                     misses.push(format!("the server took {:.2} us for a packet", server.cpu_us_per_packet));
                 }
                 Some(server) if server.packets_per_second > 0.0 => {}
-                _ => misses.push("the server's metrics say nothing of packets sent on".to_owned()),
+                _ => misses.push("the server's figures say nothing of packets sent on".to_owned()),
             }
         }
         if self.rooms.is_empty() && misses.is_empty() {

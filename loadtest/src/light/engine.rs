@@ -50,13 +50,15 @@ pub(super) struct Engine {
     ports: HashMap<usize, Arc<Port>>,
     people: HashMap<SocketAddr, Person>,
     due: BinaryHeap<Reverse<(Instant, SocketAddr, What)>>,
+    /// Sent and received.
     packets: u64,
+    received: u64,
 }
 
 impl Engine {
     pub(super) fn new(commands: Receiver<Command>, meters: Arc<Meters>) -> io::Result<Self> {
         let (ports, people, due) = (HashMap::new(), HashMap::new(), BinaryHeap::new());
-        Ok(Self { commands, meters, poll: Poll::new()?, ports, people, due, packets: 0 })
+        Ok(Self { commands, meters, poll: Poll::new()?, ports, people, due, packets: 0, received: 0 })
     }
 
     /// Turn by turn, until nobody can tell it anything any more.
@@ -73,6 +75,7 @@ impl Engine {
                 break;
             }
             self.meters.packets.store(self.packets, Ordering::Relaxed);
+            self.meters.received.store(self.received, Ordering::Relaxed);
             if turn.is_multiple_of(LOOK_EVERY) {
                 self.meters.cpu_ns.store(nanos_of(ClockId::ThreadCPUTime), Ordering::Relaxed);
             }
@@ -171,7 +174,9 @@ impl Engine {
             // Readiness is told once: all must be taken.
             while inbox.receive(port, |run| {
                 if let Some(person) = self.people.get_mut(&run.to) {
-                    self.packets += person.hear(run);
+                    let heard = person.hear(run);
+                    self.packets += heard;
+                    self.received += heard;
                 }
             }) {}
         }

@@ -4,10 +4,12 @@
 //! that every packet walks through. Here one thread drives the media of all:
 //!
 //! ```text
-//! task of a client (seat): SDP, ICE, DTLS, consent by str0m ── keys, orders ──> thread (engine), every 250 us:
-//!                                                                               send what is due, receive all that waits
-//!        ^─────────────────────── STUN, DTLS ────────────────────────────────── count, open voices, answer wishes for keyframes
+//! task of a client (connection): ICE, DTLS, consent by str0m ── keys, orders ──> thread (engine), every 250 us:
+//!                                                                                send what is due, receive all that waits
+//!        ^─────────────────────── STUN, DTLS ─────────────────────────────────── count, open voices, answer wishes for keyframes
 //! ```
+//!
+//! Who makes offers and carries them is another matter with each server (`sportello`, `janus`).
 //!
 //! The DTLS keys are taken out of `str0m` (`keys`), which so sends and reads nothing but STUN and DTLS; RTP and the little
 //! RTCP are sealed and opened here (`srtp`, `rtcp`). Before a server on the loopback all share one socket, each with an
@@ -20,13 +22,15 @@
 //! What light clients do not: receiver reports and transport-wide feedback, asking for lost packets and sending lost ones again.
 //! They send each packet by itself, as browsers do.
 
+mod connection;
 mod engine;
 mod header;
+pub(crate) mod janus;
 mod keys;
 mod person;
 mod rtcp;
-mod seat;
 mod socket;
+pub(crate) mod sportello;
 mod srtp;
 
 use std::io;
@@ -43,8 +47,6 @@ use self::socket::Port;
 use crate::client::ClientError;
 use crate::delay::Delays;
 use crate::sdp;
-
-pub(crate) use self::seat::Seat;
 
 /// First address of the loopback that clients take; the servers and other tests stay below.
 const FIRST_ADDRESS: u32 = Ipv4Addr::new(127, 16, 0, 1).to_bits();
@@ -68,6 +70,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Meters {
     packets: AtomicU64,
+    /// Those of them that came.
+    received: AtomicU64,
     cpu_ns: AtomicU64,
     unopened: AtomicU64,
     /// Of sockets that are gone.
@@ -121,13 +125,18 @@ impl Light {
         }
     }
 
+    /// Packets of media that have come so far, to all clients.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.meters.received.load(Ordering::Relaxed)
+    }
+
     fn tell(&self, command: Command) -> Result<(), ClientError> {
         self.0.commands.send(command).map_err(|_| ClientError::LightEnded)
     }
 
-    /// A socket and an address for another client of the server that an answer is from.
-    async fn place(&self, answer: &str) -> Result<(Arc<Port>, SocketAddr), ClientError> {
-        let servers = sdp::candidates(answer);
+    /// A socket and an address for another connection to the server that an offer or answer is from.
+    async fn place(&self, sdp: &str) -> Result<(Arc<Port>, SocketAddr), ClientError> {
+        let servers = sdp::candidates(sdp);
         if servers.iter().any(|server| server.is_ipv4() && server.ip().is_loopback()) {
             let port = self.common()?;
             let place = self.0.places.fetch_add(1, Ordering::Relaxed);
