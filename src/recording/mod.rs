@@ -384,10 +384,7 @@ impl Worker {
     fn tick(&mut self) {
         let clock = self.clock;
         self.each_room(|room| {
-            if room.take(clock.now(), &clock) {
-                // A scheduler lets a thread have its slice of some milliseconds; media that came in meanwhile would wait.
-                thread::yield_now();
-            }
+            room.take(clock.now(), &clock);
             true
         });
         self.each_room(|room| room.settle(&clock));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use webm_iterable::errors::TagWriterError;
@@ -276,6 +277,9 @@ impl OpenOriginal {
             files.start_writeback(lines);
         }
         self.unsynced = Some(lines);
+        // Hashing and encrypting a cluster takes as long as forwarding a hundred packets, and a scheduler lets a thread have
+        // its slice of some milliseconds: media that came in meanwhile on the same core would wait for it.
+        thread::yield_now();
         Ok(())
     }
 

@@ -123,14 +123,12 @@ impl RoomRecording {
     }
 
     /// The first half of a round: takes what was tapped and appends what is due. All rooms of a thread have theirs before
-    /// the first is synced, so that the disk works on all of them at once. Says whether anything was tapped.
-    pub(super) fn take(&mut self, now: Now, clock: &Clock) -> bool {
+    /// the first is synced, so that the disk works on all of them at once.
+    pub(super) fn take(&mut self, now: Now, clock: &Clock) {
         self.watch_clocks(now);
-        let is_idle = self.early.is_none() && self.tap.is_empty();
         let drained = self.drain(now, clock);
         self.write_each(now, clock, |connection, desk, _| connection.write(desk));
         self.taken = Some((now, drained));
-        !is_idle
     }
 
     /// The second half: makes it durable, acknowledges, and tells. `false` when the room is done with.
