@@ -15,6 +15,7 @@ use crate::device::DeviceClock;
 use crate::events;
 use crate::light::{Light, Seat};
 use crate::line::{Line, Wire};
+use crate::live::Meters;
 use crate::media::{Film, Voice};
 use crate::network::Network;
 use crate::numbered::Record;
@@ -46,7 +47,7 @@ pub enum ClientError {
     #[error("opus: {0}")]
     Opus(#[from] opus::Error),
     /// More is wanted of a light client than it can do.
-    #[error("a light client has a clear network and an even clock, and keeps no record")]
+    #[error("a light client has a clear network, an even clock and a camera that obeys")]
     TooLight,
     /// The server chose a protection that light clients do not have.
     #[error("light clients protect their media with AES-GCM only, and the server chose something else")]
@@ -94,18 +95,20 @@ pub struct Habits {
     pub drift_ppm: i32,
     /// The camera never sends a keyframe, also when it is asked for one.
     pub never_a_keyframe: bool,
-    /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Not
-    /// together with a record.
+    /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Together
+    /// with a record only if that stamps ([`Record::stamping`]).
     pub delays: Option<Arc<Delays>>,
     /// Media is driven by this thread, with little CPU, instead of the person's own task. What comes is counted, and not
-    /// decrypted but for voices; no repairs are asked for or given. Goes with `delays` and nothing else of these habits;
-    /// [`Client::packets`] counts nothing.
+    /// decrypted but for voices; no repairs are asked for or given. Goes with `record`, `delays` and `meters` and nothing
+    /// else of these habits; [`Client::packets`] counts nothing, and a record hears nothing.
     pub light: Option<Light>,
+    /// Where packets are counted as they go and come.
+    pub meters: Arc<Meters>,
 }
 
 impl Habits {
     fn light_alone(&self) -> bool {
-        self.record.is_none() && self.network == Network::default() && self.drift_ppm == 0 && !self.never_a_keyframe
+        self.network == Network::default() && self.drift_ppm == 0 && !self.never_a_keyframe
     }
 }
 
@@ -133,7 +136,25 @@ pub(crate) struct Orders {
     pub(crate) devices: Devices,
     /// How often the streams have been given new SSRCs.
     pub(crate) ssrc_changes: u32,
-    pub(crate) leave: bool,
+    /// Somebody else is away: streams may stand still.
+    pub(crate) excused: bool,
+    pub(crate) going: Going,
+}
+
+impl Orders {
+    /// As a person is when they come.
+    pub(crate) fn with(devices: Devices) -> Self {
+        Self { devices, ssrc_changes: 0, excused: false, going: Going::Stays }
+    }
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Going {
+    Stays,
+    HangsUp,
+    /// Without goodbye, as when the network is gone.
+    Vanishes,
 }
 
 /// A media connection of one person. Dropped, it falls silent at once and says goodbye to nobody, as when the network
@@ -152,7 +173,7 @@ impl Client {
     /// What the server refused, or an answer that cannot be used.
     pub async fn join(part: Part) -> Result<Self, ClientError> {
         let news = events::listen(&part.api, &part.session).await?;
-        let (orders, given) = watch::channel(Orders { devices: Devices::ON, ssrc_changes: 0, leave: false });
+        let (orders, given) = watch::channel(Orders::with(Devices::ON));
         let (tell, seen) = watch::channel(Seen::default());
         if let Some(light) = part.habits.light.clone() {
             if !part.habits.light_alone() {
@@ -187,6 +208,11 @@ impl Client {
         self.orders.send_modify(|orders| orders.ssrc_changes += 1);
     }
 
+    /// Somebody else goes, so that streams may legitimately stand still and are not held against the clock; or is back.
+    pub fn excuse(&self, others_away: bool) {
+        self.orders.send_modify(|orders| orders.excused = others_away);
+    }
+
     /// Waits until the connection stands (ICE and DTLS). False: it ended before.
     pub async fn connected(&mut self) -> bool {
         self.seen.wait_for(|seen| seen.connected).await.is_ok()
@@ -214,8 +240,20 @@ impl Client {
     ///
     /// # Errors
     /// What ended the call earlier, or the server refusing the goodbye.
-    pub async fn leave(mut self) -> Result<ClientReport, ClientError> {
-        self.orders.send_modify(|orders| orders.leave = true);
+    pub async fn leave(self) -> Result<ClientReport, ClientError> {
+        self.go(Going::HangsUp).await
+    }
+
+    /// As [`Client::lose_network`], and gives what was seen until then.
+    ///
+    /// # Errors
+    /// What ended the call earlier.
+    pub async fn vanish(self) -> Result<ClientReport, ClientError> {
+        self.go(Going::Vanishes).await
+    }
+
+    async fn go(mut self, how: Going) -> Result<ClientReport, ClientError> {
+        self.orders.send_modify(|orders| orders.going = how);
         (&mut self.task).await.map_err(|error| ClientError::Task(error.to_string()))?
     }
 }

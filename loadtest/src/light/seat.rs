@@ -17,8 +17,9 @@ use super::person::{Kit, Person, Tally};
 use super::socket::Port;
 use super::srtp;
 use crate::call::{Seen, millis, sum_up};
-use crate::client::{ClientError, Devices, Orders, Part};
+use crate::client::{ClientError, Devices, Going, Orders, Part};
 use crate::events::Slot;
+use crate::numbered::Record;
 use crate::report::ClientReport;
 use crate::sdp;
 
@@ -83,6 +84,9 @@ impl Seat {
             film: Arc::clone(&part.film),
             voice: part.voice.clone(),
             delays: part.habits.delays.clone(),
+            connection: part.habits.record.as_deref().map_or(0, Record::connect),
+            record: part.habits.record.clone(),
+            meters: Arc::clone(&part.habits.meters),
             task,
         };
         let person = Person::new(kit, [lines.microphone, lines.camera].map(|mid| mid.to_string()), Instant::now());
@@ -97,15 +101,18 @@ impl Seat {
         mut orders: watch::Receiver<Orders>,
         mut news: mpsc::Receiver<HashMap<String, Slot>>,
     ) -> Result<ClientReport, ClientError> {
-        let mut obeyed = Orders { devices: Devices::OFF, ssrc_changes: 0, leave: false };
+        let mut obeyed = Orders::with(Devices::OFF);
         loop {
             let deadline = self.drain()?;
             let ordered = *orders.borrow_and_update();
-            if ordered.leave {
+            if ordered.going != Going::Stays {
                 break;
             }
             if ordered.ssrc_changes != obeyed.ssrc_changes {
                 self.place.light.tell(Command::ChangeSsrc(self.place.local))?;
+            }
+            if ordered.excused != obeyed.excused {
+                self.place.light.tell(Command::Excuse(self.place.local, ordered.excused))?;
             }
             if ordered.devices != obeyed.devices {
                 self.place.light.tell(Command::Order(self.place.local, ordered.devices))?;
@@ -123,7 +130,9 @@ impl Seat {
                 _ = orders.changed() => {}
             }
         }
-        self.part.api.hang_up(&self.part.session, &self.location).await?;
+        if orders.borrow().going == Going::HangsUp {
+            self.part.api.hang_up(&self.part.session, &self.location).await?;
+        }
         self.finish().await
     }
 
@@ -163,8 +172,11 @@ impl Seat {
         let Tally { sent, received, keyframe_requests, heard, .. } = told.await.map_err(|_| ClientError::LightEnded)?;
         let report = &mut self.report;
         (report.sent, report.received, report.keyframe_requests) = (sent, received, keyframe_requests);
-        report.first_media_ms =
-            heard.iter().map(|heard| millis(heard.first.saturating_duration_since(self.posted))).max();
+        report.first_media_ms = heard
+            .iter()
+            .filter(|heard| !heard.after_change)
+            .map(|heard| millis(heard.first.saturating_duration_since(self.posted)))
+            .max();
         sum_up(report, heard.iter(), &self.seen.borrow().slots);
         Ok(self.report)
     }
