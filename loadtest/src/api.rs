@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use crate::appointment::Appointment;
 
 /// One server. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -30,6 +31,21 @@ pub struct Booked {
 pub struct Room {
     /// Its name.
     pub id: String,
+    /// Where it stands, in the API's words.
+    pub phase: String,
+}
+
+/// A file of a recording.
+#[derive(Debug, Deserialize)]
+pub struct Original {
+    /// Its name.
+    pub file: String,
+}
+
+/// An access to a recording, for its hour.
+#[derive(Debug, Deserialize)]
+pub struct Access {
+    token: String,
 }
 
 /// One person's way in.
@@ -77,23 +93,36 @@ impl Api {
         format!("{}{path}", self.url)
     }
 
-    /// Books a `delega` room that begins now.
-    pub async fn book(&self, key: &str, number: u32) -> Result<Booked, ApiError> {
-        let now = Timestamp::now();
-        let end = now + SignedDuration::from_mins(30);
-        let person = |role: &str| json!({"role": role, "name": format!("{role} {number}")});
-        // A made-up one, so that a recording can be searched for by it.
-        let citizen =
-            json!({"role": "delegato", "name": format!("delegato {number}"), "fiscal_code": "RSSMRA80A41H501W"});
-        let booking = json!({
-            "profile": "delega", "office": "Prova di carico", "counter": format!("Sportello {number}"),
-            "reason": "Prova di carico", "start": now.to_string(), "end": end.to_string(),
-            "participants": [person("operator"), citizen, person("delegante")],
-        });
-        self.book_this(key, &booking).await
+    /// Books a room.
+    pub async fn book(&self, key: &str, appointment: &Appointment) -> Result<Booked, ApiError> {
+        self.book_this(key, &appointment.booking()).await
     }
 
-    /// Books a room.
+    /// Where a room stands, in the API's words.
+    pub async fn phase(&self, key: &str, room: &str) -> Result<String, ApiError> {
+        Ok(self.get::<Room>(&format!("/v1/rooms/{room}"), key, &[]).await?.phase)
+    }
+
+    /// Opens an access to a recording; it is written to the audit.
+    pub async fn open_access(&self, key: &str, room: &str, reason: &str) -> Result<Access, ApiError> {
+        let (path, reason) = (format!("/v1/recordings/{room}/accesses"), json!({"reason": reason}));
+        Ok(self.send(Method::POST, &path, key, |request| request.json(&reason)).await?.json().await?)
+    }
+
+    /// Reads a file of a recording, by its path below the room's; decrypted.
+    pub async fn read_recording(
+        &self,
+        key: &str,
+        room: &str,
+        access: &Access,
+        file: &str,
+    ) -> Result<Vec<u8>, ApiError> {
+        let finish = |request: RequestBuilder| request.header(ACCESS, &access.token).timeout(LONGEST_DOWNLOAD);
+        let answer = self.send(Method::GET, &format!("/v1/recordings/{room}/{file}"), key, finish).await?;
+        Ok(answer.bytes().await?.into())
+    }
+
+    /// Books a room, in the API's own words.
     pub async fn book_this(&self, key: &str, booking: &Value) -> Result<Booked, ApiError> {
         Ok(self.send(Method::POST, "/v1/rooms", key, |request| request.json(booking)).await?.json().await?)
     }
@@ -183,6 +212,10 @@ impl Api {
 
 /// A server that takes longer than this for one request has failed the run anyway.
 const LONGEST_REQUEST: Duration = Duration::from_secs(20);
+/// Recordings are long, and decrypted while they are read.
+const LONGEST_DOWNLOAD: Duration = Duration::from_mins(10);
+/// The header that names an opened access.
+const ACCESS: &str = "Sportello-Access";
 
 async fn accepted(what: &str, response: Response) -> Result<Response, ApiError> {
     if response.status().is_success() {

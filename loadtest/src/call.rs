@@ -1,6 +1,6 @@
 //! What a client sends and counts: the tracks with their sequence numbers, and the streams that arrive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::device::DeviceClock;
 use crate::events::Slot;
 use crate::line::Wire;
 use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, packetize};
-use crate::numbered::{Kind, Mark, Record, Sent};
+use crate::numbered::{Kind, Mark, Record, Sent, digest};
 use crate::report::ClientReport;
 use crate::sdp::Lines;
 
@@ -80,15 +80,46 @@ pub(crate) struct Heard {
     pub voice: bool,
     /// When its first packet came.
     pub first: Instant,
-    last_expected: Option<Instant>,
+    /// Whether somebody had gone, or come back, before it began.
+    pub after_change: bool,
+    /// How long it should have flowed without a break, less what timers may be late, up to `since`.
+    flowed: Duration,
+    /// Since when it should flow; `None`: it need not.
+    since: Option<Instant>,
+    quiet: bool,
     lowest: u64,
     highest: u64,
 }
 
+/// Whether the others have stayed since a connection began: while somebody is away, streams may stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    Stayed,
+    Away,
+    CameBack,
+}
+
+impl Others {
+    /// What it is when it was told that somebody is away, or that nobody is.
+    pub(crate) fn after(self, away: bool) -> Self {
+        match (self, away) {
+            (_, true) => Self::Away,
+            (Self::Stayed, false) => Self::Stayed,
+            (Self::Away | Self::CameBack, false) => Self::CameBack,
+        }
+    }
+}
+
+/// Allowed for each unbroken flow, for what the timers of a busy machine do.
+const LATE: Duration = Duration::from_millis(100);
+
 impl Heard {
     /// A stream that begins with this packet.
-    pub(crate) fn new(mid: String, voice: bool, sequence: u64) -> Self {
-        Self { mid, voice, first: Instant::now(), last_expected: None, lowest: sequence, highest: sequence }
+    pub(crate) fn new(mid: String, voice: bool, sequence: u64, others: Others) -> Self {
+        let (first, flowed) = (Instant::now(), Duration::ZERO);
+        let (lowest, highest) = (sequence, sequence);
+        let after_change = others != Others::Stayed;
+        Self { mid, voice, first, after_change, flowed, since: None, quiet: false, lowest, highest }
     }
 
     /// The largest number that a packet had.
@@ -96,24 +127,35 @@ impl Heard {
         self.highest
     }
 
-    /// A packet with this number has come.
-    pub(crate) fn note(&mut self, sequence: u64) {
+    /// A packet with this number has come. Gives how many more packets there should be by now.
+    pub(crate) fn note(&mut self, sequence: u64, others: Others) -> u64 {
+        if self.since.is_none() && others != Others::Away && !self.quiet {
+            self.since = Some(Instant::now());
+        }
+        let highest = self.highest;
         self.lowest = self.lowest.min(sequence);
         self.highest = self.highest.max(sequence);
+        self.highest - highest
+    }
+
+    /// It may stand still until a packet comes.
+    pub(crate) fn pause(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.flowed += since.elapsed().saturating_sub(LATE);
+        }
     }
 
     /// From here on nobody sends: voices are not expected any more.
     pub(crate) fn quiet(&mut self) {
-        self.last_expected.get_or_insert_with(Instant::now);
+        self.pause();
+        self.quiet = true;
     }
 
     /// Packets that should have come.
     fn expected(&self) -> u64 {
         let by_sequence = self.highest - self.lowest + 1;
-        // A server that drops before it numbers leaves no gap: a voice is also held against the clock. A tenth of a
-        // second is allowed for what the timers of a busy machine do.
-        let flowed = self.last_expected.map_or(Duration::ZERO, |last| last - self.first);
-        let by_clock = flowed.saturating_sub(Duration::from_millis(100)).as_millis() / VOICE_STEP.as_millis();
+        // A server that drops before it numbers leaves no gap: a voice is also held against the clock.
+        let by_clock = self.flowed.as_millis() / VOICE_STEP.as_millis();
         let by_clock = if self.voice { u64::try_from(by_clock).unwrap_or(u64::MAX) } else { 0 };
         by_sequence.max(by_clock)
     }
@@ -125,13 +167,13 @@ pub(crate) fn sum_up<'a>(
     heard: impl Iterator<Item = &'a Heard>,
     slots: &HashMap<String, Slot>,
 ) {
+    let mut sources = HashSet::new();
     for heard in heard {
         report.expected += heard.expected();
-        let named = slots
-            .get(&heard.mid)
-            .is_some_and(|slot| (slot.source == "microphone") == heard.voice && !slot.participant_id.is_empty());
-        report.sources += usize::from(named);
+        let slot = slots.get(&heard.mid).filter(|slot| (slot.source == "microphone") == heard.voice);
+        sources.extend(slot.filter(|slot| !slot.participant_id.is_empty()).map(|slot| &slot.mid));
     }
+    report.sources = sources.len();
 }
 
 /// One side of a connection, from the offer to the report.
@@ -149,6 +191,7 @@ pub(crate) struct Call {
     /// Whether ICE and DTLS are done.
     pub connected: bool,
     wants_keyframe: bool,
+    others: Others,
 }
 
 impl Call {
@@ -173,6 +216,7 @@ impl Call {
             posted,
             connected: false,
             wants_keyframe: false,
+            others: Others::Stayed,
         }
     }
 
@@ -228,13 +272,26 @@ impl Call {
     }
 
     fn count(&mut self, ssrc: Ssrc, mid: Mid, voice: bool, sequence: u64) {
+        let mut expected = 0;
         let heard = self.heard.entry(ssrc).or_insert_with(|| {
-            let since = self.report.first_media_ms.get_or_insert(0);
-            *since = (*since).max(millis(self.posted.elapsed()));
-            Heard::new(mid.to_string(), voice, sequence)
+            if self.others == Others::Stayed {
+                let since = self.report.first_media_ms.get_or_insert(0);
+                *since = (*since).max(millis(self.posted.elapsed()));
+            }
+            expected = 1;
+            Heard::new(mid.to_string(), voice, sequence, self.others)
         });
-        heard.note(sequence);
+        expected += heard.note(sequence, self.others);
         self.report.received += 1;
+        self.habits.meters.came(1, expected);
+    }
+
+    /// Somebody goes, so that streams may stand still; or is back.
+    pub(crate) fn excuse(&mut self, excused: bool) {
+        if excused && self.others != Others::Away {
+            self.heard.values_mut().for_each(Heard::pause);
+        }
+        self.others = self.others.after(excused);
     }
 
     /// The server's complete word on who is in which m-line.
@@ -250,14 +307,16 @@ impl Call {
         let stamp = || self.habits.delays.as_ref().map(|delays| Mark { sender: 0, number: delays.stamp() });
         let mark = record.map(|record| record.next(Kind::Voice)).or_else(stamp);
         let payload = mark.map_or_else(|| plain.to_vec(), |mark| mark.on_voice(plain));
+        let marked = record.zip(mark).map(|(record, mark)| (record, mark, digest(&payload)));
         let ext = ExtensionValues { audio_level: Some(-20), voice_activity: Some(true), ..ExtensionValues::default() };
         let piece = Piece { codec: Codec::Opus, payload, marker: false, ext };
         let sequence = track.sequence;
         if let Some(ssrc) = write(rtc, track, captured, piece) {
             self.report.sent += 1;
-            if let Some(record) = record {
-                record
-                    .add(Kind::Voice, sent(record, Kind::Voice, self.number, track, (ssrc, sequence, captured), false));
+            self.habits.meters.went(1);
+            if let Some((record, mark, digest)) = marked {
+                let what = What { mark, digest, keyframe: false };
+                record.add(Kind::Voice, sent(&what, self.number, track, (ssrc, sequence, captured)));
             }
         }
         track.next += 1;
@@ -273,20 +332,24 @@ impl Call {
         let n = if self.habits.never_a_keyframe { film.other_than_keyframe(track.next) } else { track.next };
         let plain = film.frame(n);
         let record = self.habits.record.as_ref();
-        let marked = record.map(|record| record.next(Kind::Picture).on_frame(plain, LONGEST_PAYLOAD));
-        let payloads = packetize(marked.as_deref().unwrap_or(plain), track.picture_id);
+        let marked = record.map(|record| {
+            let mark = record.next(Kind::Picture);
+            (record, mark, mark.on_frame(plain, LONGEST_PAYLOAD))
+        });
+        let frame = marked.as_ref().map_or(plain, |(_, _, frame)| frame.as_slice());
+        let payloads = packetize(frame, track.picture_id);
         let last = payloads.len().saturating_sub(1);
         let (sequence, mut ssrc) = (track.sequence, None);
         for (n, payload) in payloads.into_iter().enumerate() {
             let piece = Piece { codec: Codec::Vp8, payload, marker: n == last, ext: ExtensionValues::default() };
             let written = write(rtc, track, captured, piece);
             self.report.sent += u64::from(written.is_some());
+            self.habits.meters.went(u64::from(written.is_some()));
             ssrc = ssrc.or(written);
         }
-        if let (Some(record), Some(ssrc)) = (record, ssrc) {
-            let keyframe = film.is_keyframe(n);
-            let sent = sent(record, Kind::Picture, self.number, track, (ssrc, sequence, captured), keyframe);
-            record.add(Kind::Picture, sent);
+        if let (Some((record, mark, frame)), Some(ssrc)) = (&marked, ssrc) {
+            let what = What { mark: *mark, digest: digest(frame), keyframe: film.is_keyframe(n) };
+            record.add(Kind::Picture, sent(&what, self.number, track, (ssrc, sequence, captured)));
         }
         track.next += 1;
         track.picture_id = track.picture_id.wrapping_add(1) & 0x7fff;
@@ -319,8 +382,9 @@ impl Call {
     }
 
     /// The whole count.
-    pub(crate) fn finish(mut self) -> ClientReport {
+    pub(crate) fn finish(mut self, lost_on_purpose: u64) -> ClientReport {
         self.quiet();
+        self.report.lost_on_purpose = lost_on_purpose;
         sum_up(&mut self.report, self.heard.values(), &self.seen.borrow().slots);
         self.report
     }
@@ -352,24 +416,26 @@ fn write(rtc: &mut Rtc, track: &mut Track, captured: Instant, piece: Piece) -> O
     Some(*stream.ssrc())
 }
 
-/// What is remembered of a frame or packet that has just been written.
-fn sent(
-    record: &Record,
-    kind: Kind,
-    connection: u32,
-    track: &Track,
-    (ssrc, sequence, captured): (u32, u64, Instant),
+/// What is known of a frame or packet before it is written.
+struct What {
+    mark: Mark,
+    digest: u64,
     keyframe: bool,
-) -> Sent {
+}
+
+/// What is remembered of it when it has just been written.
+fn sent(what: &What, connection: u32, track: &Track, (ssrc, sequence, captured): (u32, u64, Instant)) -> Sent {
+    let What { mark, digest, keyframe } = *what;
     let wire = |sequence: u64| u16::try_from(sequence & u64::from(u16::MAX)).unwrap_or_default();
     Sent {
-        number: record.next(kind).number,
+        number: mark.number,
         connection,
         ssrc,
         sequence: wire(sequence),
         packets: wire(track.sequence - sequence),
         rtp: track.timestamp(captured),
         keyframe,
+        digest,
         captured,
         sent: Instant::now(),
     }

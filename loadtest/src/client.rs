@@ -16,6 +16,7 @@ use crate::events;
 use crate::janus::{Door, JanusError};
 use crate::light::{self, Light};
 use crate::line::{Line, Wire};
+use crate::live::Meters;
 use crate::media::{Film, Voice};
 use crate::network::Network;
 use crate::numbered::Record;
@@ -50,7 +51,7 @@ pub enum ClientError {
     #[error("opus: {0}")]
     Opus(#[from] opus::Error),
     /// More is wanted of a light client than it can do.
-    #[error("a light client has a clear network and an even clock, and keeps no record")]
+    #[error("a light client has a clear network, an even clock and a camera that obeys")]
     TooLight,
     /// Something else than light clients is wanted where there is nothing else.
     #[error("before Janus there are light clients only")]
@@ -100,6 +101,7 @@ pub(crate) struct Guest {
     pub(crate) film: Arc<Film>,
     pub(crate) voice: Voice,
     pub(crate) delays: Option<Arc<Delays>>,
+    pub(crate) meters: Arc<Meters>,
     /// Start of the room, which the report's times count from.
     pub(crate) began: Instant,
 }
@@ -115,18 +117,20 @@ pub struct Habits {
     pub drift_ppm: i32,
     /// The camera never sends a keyframe, also when it is asked for one.
     pub never_a_keyframe: bool,
-    /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Not
-    /// together with a record.
+    /// Every packet of voice carries the time at which it was sent, and those of others are held against it. Together
+    /// with a record only if that stamps ([`Record::stamping`]).
     pub delays: Option<Arc<Delays>>,
     /// Media is driven by this thread, with little CPU, instead of the person's own task. What comes is counted, and not
-    /// decrypted but for voices; no repairs are asked for or given. Goes with `delays` and nothing else of these habits;
-    /// [`Client::packets`] counts nothing.
+    /// decrypted but for voices; no repairs are asked for or given. Goes with `record`, `delays` and `meters` and nothing
+    /// else of these habits; [`Client::packets`] counts nothing, and a record hears nothing.
     pub light: Option<Light>,
+    /// Where packets are counted as they go and come.
+    pub meters: Arc<Meters>,
 }
 
 impl Habits {
     fn light_alone(&self) -> bool {
-        self.record.is_none() && self.network == Network::default() && self.drift_ppm == 0 && !self.never_a_keyframe
+        self.network == Network::default() && self.drift_ppm == 0 && !self.never_a_keyframe
     }
 }
 
@@ -154,11 +158,25 @@ pub(crate) struct Orders {
     pub(crate) devices: Devices,
     /// How often the streams have been given new SSRCs.
     pub(crate) ssrc_changes: u32,
-    pub(crate) leave: bool,
+    /// Somebody else is away: streams may stand still.
+    pub(crate) excused: bool,
+    pub(crate) going: Going,
 }
 
 impl Orders {
-    const BEGIN: Self = Self { devices: Devices::ON, ssrc_changes: 0, leave: false };
+    /// As a person is when they come.
+    pub(crate) fn with(devices: Devices) -> Self {
+        Self { devices, ssrc_changes: 0, excused: false, going: Going::Stays }
+    }
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Going {
+    Stays,
+    HangsUp,
+    /// Without goodbye, as when the network is gone.
+    Vanishes,
 }
 
 /// A media connection of one person. Dropped, it falls silent at once and says goodbye to nobody, as when the network
@@ -177,7 +195,7 @@ impl Client {
     /// What the server refused, or an answer that cannot be used.
     pub async fn join(part: Part) -> Result<Self, ClientError> {
         let news = events::listen(&part.api, &part.session).await?;
-        let (orders, given) = watch::channel(Orders::BEGIN);
+        let (orders, given) = watch::channel(Orders::with(Devices::ON));
         let (tell, seen) = watch::channel(Seen::default());
         if let Some(light) = part.habits.light.clone() {
             if !part.habits.light_alone() {
@@ -204,7 +222,7 @@ impl Client {
 
     /// Enters a room of Janus's, publishes, and subscribes to the others as soon as they are there.
     pub(crate) async fn join_janus(light: Light, guest: Guest) -> Result<Self, ClientError> {
-        let (orders, given) = watch::channel(Orders::BEGIN);
+        let (orders, given) = watch::channel(Orders::with(Devices::ON));
         let (tell, seen) = watch::channel(Seen::default());
         let seat = Box::pin(light::janus::Seat::take(light, guest, tell)).await?;
         Ok(Self { orders, seen, task: tokio::spawn(seat.hold(given)) })
@@ -218,6 +236,11 @@ impl Client {
     /// Sends on under new SSRCs, as a browser does that replaces its encoders.
     pub fn change_ssrc(&self) {
         self.orders.send_modify(|orders| orders.ssrc_changes += 1);
+    }
+
+    /// Somebody else goes, so that streams may legitimately stand still and are not held against the clock; or is back.
+    pub fn excuse(&self, others_away: bool) {
+        self.orders.send_modify(|orders| orders.excused = others_away);
     }
 
     /// Waits until the connection stands (ICE and DTLS). False: it ended before.
@@ -247,8 +270,20 @@ impl Client {
     ///
     /// # Errors
     /// What ended the call earlier, or the server refusing the goodbye.
-    pub async fn leave(mut self) -> Result<ClientReport, ClientError> {
-        self.orders.send_modify(|orders| orders.leave = true);
+    pub async fn leave(self) -> Result<ClientReport, ClientError> {
+        self.go(Going::HangsUp).await
+    }
+
+    /// As [`Client::lose_network`], and gives what was seen until then.
+    ///
+    /// # Errors
+    /// What ended the call earlier.
+    pub async fn vanish(self) -> Result<ClientReport, ClientError> {
+        self.go(Going::Vanishes).await
+    }
+
+    async fn go(mut self, how: Going) -> Result<ClientReport, ClientError> {
+        self.orders.send_modify(|orders| orders.going = how);
         (&mut self.task).await.map_err(|error| ClientError::Task(error.to_string()))?
     }
 }

@@ -70,28 +70,20 @@ impl Delays {
 
     /// What was counted so far.
     pub fn figures(&self) -> DelayFigures {
-        self.counts().figures()
+        DelayFigures::of(self.counts().into_iter())
     }
 
-    /// What was counted so far, to be held against what will be later.
-    pub(crate) fn counts(&self) -> Counts {
-        Counts(self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect())
+    /// How many each bucket holds so far.
+    pub(crate) fn counts(&self) -> Vec<u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect()
     }
 }
 
-/// Delays at one time, by bucket.
-#[derive(Clone, Debug)]
-pub(crate) struct Counts(Vec<u64>);
-
-impl Counts {
-    /// What came to it since then.
-    pub(crate) fn since(&self, then: &Self) -> Self {
-        Self(self.0.iter().zip(&then.0).map(|(now, then)| now.saturating_sub(*then)).collect())
-    }
-
-    pub(crate) fn figures(&self) -> DelayFigures {
-        let histogram: Vec<(f64, u64)> =
-            (0..).zip(&self.0).map(|(n, count)| (upper(n), *count)).filter(|(_, count)| *count > 0).collect();
+impl DelayFigures {
+    /// What these buckets come to, from the shortest delay's on.
+    pub(crate) fn of(counts: impl Iterator<Item = u64>) -> Self {
+        let counted = (0..).zip(counts).filter(|(_, count)| *count > 0);
+        let histogram: Vec<(f64, u64)> = counted.map(|(n, count)| (upper(n), count)).collect();
         let count: u64 = histogram.iter().map(|(_, count)| count).sum();
         // The nearest rank, as with request times.
         let rank = |percent: u64| {
@@ -104,7 +96,7 @@ impl Counts {
             reached.map_or(0.0, |(upper, _)| *upper)
         };
         let max_ms = histogram.last().map_or(0.0, |(upper, _)| *upper);
-        DelayFigures { count, p50_ms: rank(50), p95_ms: rank(95), p99_ms: rank(99), max_ms, histogram }
+        Self { count, p50_ms: rank(50), p95_ms: rank(95), p99_ms: rank(99), max_ms, histogram }
     }
 }
 

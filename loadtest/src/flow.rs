@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::delay::{Counts, DelayFigures, Delays};
+use crate::delay::{DelayFigures, Delays};
 
 /// The rooms of a run.
 #[derive(Debug)]
@@ -13,9 +13,9 @@ pub(crate) struct Flows {
     flowing: AtomicU32,
     delays: Arc<Delays>,
     /// What was counted when the last had come.
-    full: OnceLock<Counts>,
+    full: OnceLock<Vec<u64>>,
     /// What was counted when the first went from then on.
-    over: OnceLock<Counts>,
+    over: OnceLock<Vec<u64>>,
 }
 
 /// A room that flows as long as this is there.
@@ -41,7 +41,8 @@ impl Flows {
 
     /// How long voice took while all rooms flowed. `None`: they never did at the same time.
     pub(crate) fn delays(&self) -> Option<DelayFigures> {
-        Some(self.over.get()?.since(self.full.get()?).figures())
+        let (full, over) = (self.full.get()?, self.over.get()?);
+        Some(DelayFigures::of(over.iter().zip(full).map(|(over, full)| over.saturating_sub(*full))))
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, ApiError, Participant};
+use crate::appointment::{Appointment, Profile};
 use crate::plan::duration;
 use crate::timing::{Figures, Times};
 use crate::wire::Line;
@@ -76,10 +77,10 @@ pub async fn run(plan: &Guesses) -> Result<GuessReport, ApiError> {
     let api = Api::new(&plan.url);
     let server = plan.url.trim_start_matches("http://").trim_end_matches('/').parse();
     let server: SocketAddr = server.map_err(|_| ApiError::Answer("--url must be http://<address>:<port>"))?;
-    let target = api.book(&plan.booking_key, 0).await?;
+    let target = api.book(&plan.booking_key, &Appointment::now(Profile::Delega, 0)).await?;
     let mut honest = Vec::new();
     for number in 1..=plan.honest.div_ceil(3) {
-        honest.extend(api.book(&plan.booking_key, number).await?.participants);
+        honest.extend(api.book(&plan.booking_key, &Appointment::now(Profile::Delega, number)).await?.participants);
     }
     honest.truncate(usize::try_from(plan.honest).unwrap_or(usize::MAX));
 

@@ -25,6 +25,7 @@ impl Report {
              content=\"width=device-width\"><title>Load test</title><style>{STYLE}</style><h1>Load test</h1>"
         );
         self.write_summary(&mut page);
+        self.write_rest(&mut page);
         page.push_str("<h2>Delay of voice</h2>");
         let bars: Vec<(String, f64)> =
             self.delays.histogram.iter().map(|(ms, count)| (format!("{ms:.2} ms"), to_float(*count))).collect();
@@ -33,9 +34,10 @@ impl Report {
             write_server(&mut page, server);
         }
         write_rooms(&mut page, &self.rooms);
-        if !self.failures.is_empty() {
+        let faults = self.failures.iter().chain(self.verify.iter().flat_map(|verify| &verify.faults));
+        if faults.clone().next().is_some() {
             page.push_str("<h2>Failed</h2><ul class=\"missed\">");
-            for failure in &self.failures {
+            for failure in faults {
                 let _ = write!(page, "<li>{}", escaped(failure));
             }
             page.push_str("</ul>");
@@ -49,8 +51,18 @@ impl Report {
         let times = |times: &crate::timing::Figures| {
             format!("p50 {:.0} ms, p95 {:.0} ms, longest {:.0} ms", times.p50_ms, times.p95_ms, times.max_ms)
         };
+        let run = &self.run;
+        let asked = format!(
+            "{} of profile {}, {:.0} s each, begun over {:.1} s{}",
+            run.rooms,
+            run.profile.name(),
+            run.duration_s,
+            run.ramp_s,
+            if run.light { ", light clients" } else { "" }
+        );
         let mut rows = vec![
             ("Server", self.target.name().to_owned()),
+            ("Rooms asked for", asked),
             ("Rooms held, failed", format!("{}, {}", summary.rooms, summary.failed)),
             ("Offer to connection", times(&summary.join)),
             ("Last offer to everyone's media", times(&summary.first_media)),
@@ -83,6 +95,28 @@ impl Report {
     }
 }
 
+impl Report {
+    /// What not every run has.
+    fn write_rest(&self, page: &mut String) {
+        let rest = self.figures_of_the_rest();
+        if rest.is_empty() {
+            return;
+        }
+        page.push_str("<h2>Comings and goings, API and recordings</h2><table>");
+        for (what, figures) in rest {
+            let name = match what {
+                "away" => "People away",
+                "lost" => "Lost on purpose",
+                "crowd" => "Around the rooms",
+                "api" => "API",
+                _ => "Recordings",
+            };
+            let _ = write!(page, "<tr><td>{name}<td>{}", escaped(&figures));
+        }
+        page.push_str("</table>");
+    }
+}
+
 fn write_server(page: &mut String, server: &ServerFigures) {
     let pairs = || server.looks.iter().zip(server.looks.iter().skip(1));
     let cores: Vec<(f64, f64)> = pairs()
@@ -91,6 +125,12 @@ fn write_server(page: &mut String, server: &ServerFigures) {
         .collect();
     let memory: Vec<(f64, f64)> =
         server.looks.iter().map(|look| (look.at, look.memory / f64::from(1_u32 << 20))).collect();
+    let packets: Vec<(f64, f64)> = pairs()
+        .filter(|(before, after)| after.at > before.at)
+        .map(|(before, after)| (after.at, (after.forwarded - before.forwarded) / (after.at - before.at)))
+        .collect();
+    page.push_str("<h2>Packets that the server sent on</h2>");
+    write_line(page, "packets/s", &packets);
     page.push_str("<h2>CPU of the server</h2>");
     write_line(page, "cores", &cores);
     page.push_str("<h2>Memory of the server</h2>");

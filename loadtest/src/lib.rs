@@ -3,7 +3,10 @@
 //! sides shared would hide its bugs from this tool.
 //!
 //! ```text
-//! booking ─ POST /v1/rooms ─> plan: a room ─ three clients each ─> client::Client ─> report::Report ─> exit code
+//! booking ─ POST /v1/rooms ─> plan: rooms ─ two or three clients each ─> client::Client ─> report::Report ─> exit code
+//!                                    ^                                          v
+//!    script: who goes and comes back, crowd: who waits, and a probe      live: what is shown meanwhile
+//!                                                                        verify: what the recordings hold of it
 //! ```
 //!
 //! The program `loadtest` runs [`plan`]s of calls, [`book`]s many rooms, and [`guess`]es codes; the server's own tests use
@@ -12,9 +15,11 @@
 //! clients' media: [`light`]. The same can be held on Janus, to compare ([`target`], [`janus`]).
 
 pub mod api;
+pub mod appointment;
 pub mod book;
 mod call;
 pub mod client;
+pub mod crowd;
 pub mod delay;
 mod device;
 mod events;
@@ -24,13 +29,18 @@ mod html;
 pub mod janus;
 pub mod light;
 mod line;
+pub mod live;
 pub mod media;
 pub mod network;
 pub mod numbered;
 pub mod plan;
+pub mod recorded;
 pub mod report;
+mod room;
+pub mod script;
 mod sdp;
 pub mod server;
 pub mod target;
 pub mod timing;
+pub mod verify;
 mod wire;

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
 use crate::call::Call;
-use crate::client::{ClientError, Devices, Orders, Part};
+use crate::client::{ClientError, Devices, Going, Orders, Part};
 use crate::device::{DeviceClock, Pace};
 use crate::events::Slot;
 use crate::media::VOICE_STEP;
@@ -44,7 +44,8 @@ impl Line {
         loop {
             let deadline = clock.real(call.drain(&mut rtc, &mut wire).await?);
             let ordered = *orders.borrow_and_update();
-            if ordered.leave {
+            call.excuse(ordered.excused);
+            if ordered.going != Going::Stays {
                 break;
             }
             let devices = if call.connected { ordered.devices } else { Devices::OFF };
@@ -81,8 +82,10 @@ impl Line {
                 _ = orders.changed() => {}
             }
         }
-        part.api.hang_up(&part.session, &location).await?;
-        Ok(call.finish())
+        if orders.borrow().going == Going::HangsUp {
+            part.api.hang_up(&part.session, &location).await?;
+        }
+        Ok(call.finish(wire.lost()))
     }
 }
 
@@ -107,6 +110,11 @@ impl Wire {
     /// The connection stands.
     pub(crate) fn connected(&mut self) {
         self.bad_from = Some(Instant::now() + self.good_for);
+    }
+
+    /// Datagrams that the network has lost, both ways.
+    fn lost(&self) -> u64 {
+        self.up.lost() + self.down.lost()
     }
 
     fn is_bad(&self) -> bool {

@@ -20,8 +20,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Hold rooms: three WebRTC clients each, with real Opus and VP8
-    Call(Plan),
+    /// Hold rooms: two or three WebRTC clients each, with real Opus and VP8
+    Call(Box<Plan>),
     /// Book many rooms of one day and list them
     Book(Bookings),
     /// Guess a room's codes from many addresses, while honest people next door type theirs
@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match command {
-        Command::Call(plan) => plan::run(plan).await.map_err(|error| error.to_string()).map(|(plan, report)| {
+        Command::Call(plan) => plan::run(*plan).await.map_err(|error| error.to_string()).map(|(plan, report)| {
             (if plan.json { report.json() } else { report.table() }, report.misses(&plan.limits))
         }),
         Command::Book(plan) => book::run(&plan)

@@ -5,8 +5,11 @@
 //! packet's in its padding (RFC 6716, section 3.2.5). Picture and sound are the same with it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
+
+use crate::delay::Delays;
 
 /// Begins every mark.
 const MAGIC: [u8; 4] = *b"No.:";
@@ -18,7 +21,8 @@ const MARK: usize = MAGIC.len() + 4 + 8;
 pub struct Mark {
     /// Whose it is.
     pub sender: u32,
-    /// Which of theirs: from 0, by one, over all connections of that person.
+    /// Which of theirs: from 0, by one, over all connections of that person; or, from a record that stamps, when it was
+    /// made, nanoseconds since the run's beginning.
     pub number: u64,
 }
 
@@ -69,6 +73,13 @@ impl Mark {
     }
 }
 
+/// What tells a frame or packet from an altered one. Nobody is kept from making another with the same.
+pub fn digest(media: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(media);
+    hasher.finish()
+}
+
 /// Voice or picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -95,6 +106,8 @@ pub struct Sent {
     pub rtp: u32,
     /// Whether it is a video keyframe.
     pub keyframe: bool,
+    /// [`digest`] of the frame or packet with its mark.
+    pub digest: u64,
     /// When it was captured, on the device's clock, which also writes the sender reports.
     pub captured: Instant,
     /// When it was handed to the network, on this machine's clock.
@@ -117,6 +130,7 @@ pub struct Heard {
 pub struct Record {
     sender: u32,
     epoch: (Instant, SystemTime),
+    stamps: Option<Arc<Delays>>,
     state: Mutex<State>,
 }
 
@@ -130,7 +144,13 @@ struct State {
 impl Record {
     /// An empty record of the person with this number.
     pub fn new(sender: u32) -> Self {
-        Self { sender, epoch: (Instant::now(), SystemTime::now()), state: Mutex::default() }
+        Self { sender, epoch: (Instant::now(), SystemTime::now()), stamps: None, state: Mutex::default() }
+    }
+
+    /// The same for long runs: what is sent is numbered by when it was made, so that receivers know how long it took, and
+    /// what is heard is not remembered.
+    pub fn stamping(sender: u32, delays: Arc<Delays>) -> Self {
+        Self { stamps: Some(delays), ..Self::new(sender) }
     }
 
     /// The person's number.
@@ -166,8 +186,8 @@ impl Record {
 
     /// The next mark of this kind.
     pub(crate) fn next(&self, kind: Kind) -> Mark {
-        let number = self.state().sent.get(&kind).map_or(0, Vec::len);
-        Mark { sender: self.sender, number: u64::try_from(number).unwrap_or(u64::MAX) }
+        let count = || u64::try_from(self.state().sent.get(&kind).map_or(0, Vec::len)).unwrap_or(u64::MAX);
+        Mark { sender: self.sender, number: self.stamps.as_ref().map_or_else(count, |delays| delays.stamp()) }
     }
 
     /// Something with the next mark was sent.
@@ -177,7 +197,9 @@ impl Record {
 
     /// Something of someone else arrived.
     pub(crate) fn hear(&self, kind: Kind, media: &[u8]) {
-        if let Some(mark) = Mark::read(media) {
+        if self.stamps.is_none()
+            && let Some(mark) = Mark::read(media)
+        {
             self.state().heard.push(Heard { mark, kind, at: Instant::now() });
         }
     }

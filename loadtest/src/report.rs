@@ -1,20 +1,27 @@
 //! What was seen, as a table, as JSON, and as a verdict.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::appointment::Profile;
+use crate::crowd::CrowdReport;
 use crate::delay::DelayFigures;
 use crate::light::LightFigures;
-use crate::plan::duration;
+use crate::plan::{Plan, duration};
+use crate::recorded::Verdict;
+use crate::script::Cause;
 use crate::server::ServerFigures;
 use crate::target::Target;
 use crate::timing::{Figures, Times};
+use crate::verify::VerifyReport;
 
 /// When a run counts as failed.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Limits: what is beyond one makes the exit code 1")]
 pub struct Limits {
     /// Longest time from the offer's POST to a standing connection (ICE and DTLS).
     #[arg(long = "max-join", value_name = "TIME", default_value = "2s", value_parser = duration)]
@@ -23,11 +30,18 @@ pub struct Limits {
     #[arg(long = "max-first-media", value_name = "TIME", default_value = "3s", value_parser = duration)]
     pub first_media: Duration,
     /// Largest share of packets that may be missing at a receiver, 0 to 1.
-    #[arg(long = "max-loss", value_name = "SHARE", default_value_t = 0.01)]
+    #[arg(id = "max-loss", long = "max-loss", value_name = "SHARE", default_value_t = 0.01)]
     pub loss: f64,
     /// Longest delay of 99 in 100 packets of voice, from sender to receiver.
     #[arg(long = "max-delay-p99", value_name = "TIME", value_parser = duration)]
     pub delay_p99: Option<Duration>,
+    /// Longest time from the offer of someone who comes back to everyone's media, where they were away by --churn,
+    /// --reconnect or --absence. That they come back at all is a limit in any case.
+    #[arg(long = "max-return", value_name = "TIME", value_parser = duration)]
+    pub comes_back: Option<Duration>,
+    /// Longest time of 99 in 100 requests of each kind that the probe makes.
+    #[arg(long = "max-api-p99", value_name = "TIME", value_parser = duration)]
+    pub api_p99: Option<Duration>,
     /// Most CPU that the server may take for a packet sent on, microseconds; needs --metrics-key or --server-pid.
     #[arg(long = "max-cpu-per-packet", value_name = "MICROSECONDS", requires = "figures")]
     pub cpu_per_packet: Option<f64>,
@@ -56,6 +70,53 @@ pub struct ClientReport {
     pub expected: u64,
     /// Keyframes that the server asked for.
     pub keyframe_requests: u64,
+    /// Datagrams that the client's own bad network lost, both ways.
+    pub lost_on_purpose: u64,
+}
+
+impl ClientReport {
+    /// This connection's and that of the same person after it: times are of the first, sources of the last.
+    pub(crate) fn followed_by(self, later: &Self) -> Self {
+        Self {
+            sources: later.sources,
+            sent: self.sent + later.sent,
+            received: self.received.min(self.expected) + later.received.min(later.expected),
+            expected: self.expected + later.expected,
+            keyframe_requests: self.keyframe_requests + later.keyframe_requests,
+            lost_on_purpose: self.lost_on_purpose + later.lost_on_purpose,
+            ..self
+        }
+    }
+}
+
+/// Someone was away and came back, or did not.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReturnReport {
+    /// Whose.
+    pub role: String,
+    /// Why they were away.
+    pub cause: Cause,
+    /// How long, milliseconds.
+    pub away_ms: u64,
+    /// Whether the room was suspended when they began to come back.
+    pub suspended: bool,
+    /// From their offer's POST to a standing connection, milliseconds.
+    pub join_ms: Option<u64>,
+    /// From their offer's POST until they had everyone's voice and picture again, milliseconds. Absent: they never had.
+    pub media_ms: Option<u64>,
+}
+
+/// Those who were away for the same reason.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReturnFigures {
+    /// How often someone was away.
+    pub times: usize,
+    /// How often media flowed again.
+    pub came_back: usize,
+    /// How often the room was suspended meanwhile.
+    pub suspended: usize,
+    /// From the offer of who came back until media flowed again.
+    pub media_again: Figures,
 }
 
 /// What the clients of one room saw.
@@ -65,6 +126,45 @@ pub struct RoomReport {
     pub number: u32,
     /// One line per person.
     pub clients: Vec<ClientReport>,
+    /// One line for each time that someone was away.
+    pub returns: Vec<ReturnReport>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RunFigures {
+    /// Kind of service.
+    pub profile: Profile,
+    /// Rooms that were asked for.
+    pub rooms: u32,
+    /// How long each was to be held, seconds.
+    pub duration_s: f64,
+    /// Over how long they began, seconds.
+    pub ramp_s: f64,
+    /// Whether clients were light.
+    pub light: bool,
+    /// Where the dice began.
+    pub seed: u64,
+    /// Share of datagrams that the clients' networks were to lose, 0 to 1.
+    pub loss: f64,
+    /// From the first room's beginning to the last one's end, seconds.
+    pub seconds: f64,
+}
+
+impl RunFigures {
+    /// Those of a plan whose rooms took so long.
+    pub(crate) fn of(plan: &Plan, ramp: Duration, took: Duration) -> Self {
+        Self {
+            profile: plan.profile,
+            rooms: plan.rooms,
+            duration_s: plan.duration.as_secs_f64(),
+            ramp_s: ramp.as_secs_f64(),
+            light: plan.light,
+            seed: plan.script.seed,
+            loss: plan.network.loss,
+            seconds: took.as_secs_f64(),
+        }
+    }
 }
 
 /// The run.
@@ -72,6 +172,8 @@ pub struct RoomReport {
 pub struct Report {
     /// Whose server it was.
     pub(crate) target: Target,
+    /// What was asked for.
+    pub(crate) run: RunFigures,
     /// What the rooms come to.
     pub(crate) summary: Summary,
     /// How long voice took.
@@ -82,6 +184,11 @@ pub struct Report {
     /// What the server took; absent without its metrics key or process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerFigures>,
+    /// Those around the rooms.
+    pub(crate) crowd: CrowdReport,
+    /// What the recordings hold; absent without --verify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verify: Option<VerifyReport>,
     /// What the tool itself took.
     pub(crate) tool: ToolFigures,
     pub(crate) rooms: Vec<RoomReport>,
@@ -115,14 +222,21 @@ pub struct Summary {
     pub sent: u64,
     /// Packets received by all clients.
     pub received: u64,
+    /// Packets that should have come. While someone is away, others' streams may stand still, and are not held against
+    /// the clock.
+    pub expected: u64,
     /// Share of packets that are missing, 0 to 1.
     pub loss: f64,
+    /// Datagrams that the clients' own bad networks lost.
+    pub lost_on_purpose: u64,
+    /// Those who were away.
+    pub returns: BTreeMap<Cause, ReturnFigures>,
 }
 
 impl RoomReport {
     /// A room that nobody has reported on yet.
     pub fn new(number: u32) -> Self {
-        Self { number, clients: Vec::new() }
+        Self { number, clients: Vec::new(), returns: Vec::new() }
     }
 
     /// From the room's last POST until everyone has everyone else's media: nothing may flow earlier, since the
@@ -180,6 +294,19 @@ impl Report {
             missing += lost;
             expected += of;
         }
+        let mut returns = BTreeMap::<Cause, (ReturnFigures, Times)>::new();
+        for back in self.rooms.iter().flat_map(|room| &room.returns) {
+            let (figures, again) = returns.entry(back.cause).or_default();
+            figures.times += 1;
+            figures.suspended += usize::from(back.suspended);
+            if let Some(ms) = back.media_ms {
+                figures.came_back += 1;
+                again.add(Duration::from_millis(ms));
+            }
+        }
+        let returns = returns
+            .into_iter()
+            .map(|(cause, (figures, again))| (cause, ReturnFigures { media_again: again.figures(), ..figures }));
         let clients = || self.rooms.iter().flat_map(|room| &room.clients);
         self.summary = Summary {
             rooms: self.rooms.len(),
@@ -188,7 +315,10 @@ impl Report {
             first_media: first.figures(),
             sent: clients().map(|client| client.sent).sum(),
             received: clients().map(|client| client.received).sum(),
+            expected,
             loss: share(missing, expected),
+            lost_on_purpose: clients().map(|client| client.lost_on_purpose).sum(),
+            returns: returns.collect(),
         };
         (self.delays, self.server) = (delays, server);
     }
@@ -254,6 +384,9 @@ impl Report {
                 delays.p50_ms, delays.p95_ms, delays.p99_ms, delays.max_ms,
             );
         }
+        for (what, figures) in self.figures_of_the_rest() {
+            let _ = writeln!(table, "{what:<6} {figures}");
+        }
         if let Some(server) = &self.server {
             let _ = writeln!(
                 table,
@@ -282,6 +415,73 @@ impl Report {
         table
     }
 
+    /// What not every run has, in words: those who were away, bad networks, those around the rooms, recordings.
+    pub(crate) fn figures_of_the_rest(&self) -> Vec<(&'static str, String)> {
+        let mut rest = Vec::new();
+        for (cause, figures) in &self.summary.returns {
+            let ReturnFigures { times, came_back, suspended, media_again } = figures;
+            let what = match cause {
+                Cause::Churn => "hung up for some seconds",
+                Cause::Reconnect => "lost the network",
+                Cause::Absence => "absent",
+            };
+            let Figures { p50_ms, p95_ms, max_ms, .. } = media_again;
+            rest.push((
+                "away",
+                format!(
+                    "{what} {times} times, {came_back} came back, {suspended} rooms suspended; media again p50 {p50_ms:.0} ms, p95 {p95_ms:.0} ms, longest {max_ms:.0} ms"
+                ),
+            ));
+        }
+        if self.summary.lost_on_purpose > 0 {
+            rest.push(("lost", format!("{} datagrams by the clients' own networks", self.summary.lost_on_purpose)));
+        }
+        let crowd = &self.crowd;
+        if crowd.booked > 0 || crowd.waiting > 0 {
+            rest.push((
+                "crowd",
+                format!(
+                    "{} rooms booked; {} people waiting, {} to the end",
+                    crowd.booked, crowd.waiting, crowd.still_waiting
+                ),
+            ));
+        }
+        if let Some(probe) = &crowd.probe {
+            rest.extend(probe.kinds.iter().map(|(kind, figures)| {
+                let Figures { count, p50_ms, p95_ms, p99_ms, max_ms } = figures;
+                let times =
+                    format!("p50 {p50_ms:.1} ms, p95 {p95_ms:.1} ms, p99 {p99_ms:.1} ms, longest {max_ms:.1} ms");
+                ("api", format!("{}: {count} requests, {times}", kind.name()))
+            }));
+            if probe.failed > 0 {
+                rest.push(("api", format!("{} requests failed", probe.failed)));
+            }
+        }
+        if let Some(verify) = &self.verify {
+            for (what, found) in [("packets of voice", verify.voice), ("frames", verify.pictures)] {
+                let Verdict { sent, found, in_gaps, at_the_end, missing, altered, repeated } = found;
+                rest.push((
+                    "record",
+                    format!(
+                        "{sent} {what} sent: {found} found, {in_gaps} in gaps that it lists, {at_the_end} at the end of a bad connection, {missing} missing, {altered} altered, {repeated} repeated"
+                    ),
+                ));
+            }
+            rest.push((
+                "record",
+                format!(
+                    "{} of {} frames in session copies; {} packages, sealed after p50 {:.1} s, longest {:.1} s",
+                    verify.copied,
+                    verify.copied_expected,
+                    verify.rooms,
+                    verify.sealing.p50_ms / 1e3,
+                    verify.sealing.max_ms / 1e3,
+                ),
+            ));
+        }
+        rest
+    }
+
     /// Every limit that was not kept, in words; empty: the run is good.
     pub fn misses(&self, limits: &Limits) -> Vec<String> {
         let mut misses = self.failures.clone();
@@ -305,6 +505,16 @@ impl Report {
                 }
                 _ => {}
             }
+            for back in &room.returns {
+                let who = format!("room {} {}", room.number, back.role);
+                match (back.media_ms.map(Duration::from_millis), limits.comes_back) {
+                    (None, _) => misses.push(format!("{who} was away and never had everyone's media again")),
+                    (Some(took), Some(limit)) if took > limit => {
+                        misses.push(format!("{who} had everyone's media again after {} ms", took.as_millis()));
+                    }
+                    _ => {}
+                }
+            }
             if room.loss() > limits.loss {
                 misses.push(format!("room {}: {:.2} % of packets missing", room.number, room.loss() * 100.0));
             }
@@ -314,6 +524,19 @@ impl Report {
         {
             misses.push(format!("voice: one packet in a hundred took longer than {:.2} ms", self.delays.p99_ms));
         }
+        if let Some(probe) = &self.crowd.probe {
+            let limit = limits.api_p99.unwrap_or(Duration::MAX);
+            let slow = probe.kinds.iter().filter(|(_, figures)| figures.exceed(limit));
+            misses.extend(slow.map(|(kind, figures)| format!("{}: p99 {:.1} ms", kind.name(), figures.p99_ms)));
+            if probe.failed > 0 || probe.kinds.is_empty() {
+                let told = probe.first_failure.as_deref().unwrap_or("the rooms were over before the probe began");
+                misses.push(format!("{} requests of the probe failed: {told}", probe.failed));
+            }
+        }
+        if usize::try_from(self.crowd.waiting).is_ok_and(|waiting| self.crowd.still_waiting < waiting) {
+            misses.push(format!("{} of {} people still wait", self.crowd.still_waiting, self.crowd.waiting));
+        }
+        misses.extend(self.verify.iter().flat_map(|verify| verify.faults.iter().cloned()));
         if let Some(limit) = limits.cpu_per_packet {
             match &self.server {
                 Some(server) if server.cpu_us_per_packet > limit => {
@@ -342,12 +565,15 @@ fn share(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crowd::{ProbeReport, Request};
 
     const LIMITS: Limits = Limits {
         join: Duration::from_secs(2),
         first_media: Duration::from_secs(3),
         loss: 0.01,
         delay_p99: None,
+        comes_back: None,
+        api_p99: None,
         cpu_per_packet: None,
     };
 
@@ -363,12 +589,13 @@ mod tests {
             received: 2_000,
             expected: 2_000,
             keyframe_requests: 1,
+            lost_on_purpose: 0,
         }
     }
 
     fn misses(client: ClientReport) -> Vec<String> {
         let mut report = Report::default();
-        report.add(Ok(RoomReport { number: 0, clients: vec![client] }));
+        report.add(Ok(RoomReport { clients: vec![client], ..RoomReport::new(0) }));
         report.misses(&LIMITS)
     }
 
@@ -393,7 +620,7 @@ mod tests {
     #[test]
     fn delay_and_cpu_are_limits_where_they_are_given() {
         let mut report = Report::default();
-        report.add(Ok(RoomReport { number: 0, clients: vec![client()] }));
+        report.add(Ok(RoomReport { clients: vec![client()], ..RoomReport::new(0) }));
         let server = ServerFigures { cpu_us_per_packet: 5.0, packets_per_second: 9.0, ..ServerFigures::default() };
         report.sum_up(DelayFigures { p99_ms: 8.0, ..DelayFigures::default() }, Some(server));
         assert_eq!(report.summary.join.count, 1);
@@ -407,10 +634,57 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_come_back_or_late_is_told_of_with_the_reason() {
+        let back = |cause, media_ms| ReturnReport {
+            role: "citizen".to_owned(),
+            cause,
+            away_ms: 3_000,
+            suspended: cause == Cause::Absence,
+            join_ms: Some(100),
+            media_ms,
+        };
+        let returns = vec![back(Cause::Churn, Some(300)), back(Cause::Churn, None), back(Cause::Absence, Some(900))];
+        let mut report = Report::default();
+        report.add(Ok(RoomReport { clients: vec![client()], returns, ..RoomReport::new(0) }));
+        report.sum_up(DelayFigures::default(), None);
+        let churn = &report.summary.returns[&Cause::Churn];
+        assert_eq!((churn.times, churn.came_back, churn.suspended), (2, 1, 0));
+        assert_eq!(report.summary.returns[&Cause::Absence].suspended, 1);
+        assert_eq!(report.misses(&LIMITS).len(), 1);
+        let strict = Limits { comes_back: Some(Duration::from_millis(500)), ..LIMITS };
+        assert_eq!(report.misses(&strict).len(), 2);
+        assert!(report.table().contains("absent 1 times, 1 came back, 1 rooms suspended"));
+    }
+
+    #[test]
+    fn a_slow_or_failing_api_a_lost_crowd_and_a_holed_recording_are_misses() {
+        let mut report = Report::default();
+        report.add(Ok(RoomReport { clients: vec![client()], ..RoomReport::new(0) }));
+        let slow = Figures { count: 9, p99_ms: 51.0, ..Figures::default() };
+        let kinds = BTreeMap::from([(Request::ReadRoom, slow), (Request::BookRoom, Figures::default())]);
+        report.crowd.probe = Some(ProbeReport { kinds, ..ProbeReport::default() });
+        assert_eq!(report.misses(&LIMITS), Vec::<String>::new(), "without a limit it may be slow");
+        let strict = Limits { api_p99: Some(Duration::from_millis(50)), ..LIMITS };
+        assert_eq!(report.misses(&strict), ["reading a room: p99 51.0 ms"]);
+        report.crowd.probe = Some(ProbeReport::default());
+        assert_eq!(report.misses(&LIMITS).len(), 1, "a probe that asked nothing says nothing");
+        report.crowd = CrowdReport { waiting: 3, still_waiting: 2, ..CrowdReport::default() };
+        report.verify = Some(VerifyReport { faults: vec!["a hole".to_owned()], ..VerifyReport::default() });
+        assert_eq!(report.misses(&LIMITS).len(), 2);
+        assert!(report.html().contains("a hole"));
+    }
+
+    #[test]
+    fn connections_of_one_person_are_summed_and_doubles_of_one_hide_no_loss_of_another() {
+        let both = client().followed_by(&ClientReport { sources: 3, received: 9_000, join_ms: Some(9), ..client() });
+        assert_eq!((both.received, both.expected, both.sources, both.join_ms), (4_000, 4_000, 3, Some(200)));
+    }
+
+    #[test]
     fn packets_that_came_twice_do_not_hide_lost_ones() {
         let doubled = ClientReport { received: 4_000, ..client() };
         let starved = ClientReport { received: 0, ..client() };
-        let room = RoomReport { number: 0, clients: vec![doubled, starved] };
+        let room = RoomReport { clients: vec![doubled, starved], ..RoomReport::new(0) };
         assert!((room.loss() - 0.5).abs() < 1e-9);
     }
 }

@@ -135,6 +135,14 @@ impl Watch {
         Self { looks, task }
     }
 
+    /// Cores in use and MiB of memory between the last two looks.
+    pub(crate) fn now(&self) -> Option<(f64, f64)> {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, before) = (looks.last()?, looks.len().checked_sub(2).and_then(|n| looks.get(n))?);
+        let cores = (last.cpu - before.cpu) / (last.at - before.at).max(f64::EPSILON);
+        Some((cores, last.memory / f64::from(1 << 20)))
+    }
+
     /// The figures of the time in which as many rooms were up as ever.
     pub(crate) fn figures(&self) -> ServerFigures {
         figures(self.looks.lock().unwrap_or_else(PoisonError::into_inner).clone())

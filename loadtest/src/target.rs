@@ -6,7 +6,8 @@ use std::time::Instant;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::api::{Api, ApiError, Booked};
+use crate::api::{Api, ApiError};
+use crate::appointment::Appointment;
 use crate::client::{Client, ClientError, Guest, Habits, Part};
 use crate::janus::{self, Janus};
 use crate::media::{Film, Voice};
@@ -32,9 +33,6 @@ impl Target {
     }
 }
 
-/// People in a room, in the report's order.
-const ROLES: [&str; 3] = ["operator", "delegato", "delegante"];
-
 /// A server, and what it takes to make rooms there.
 pub(crate) enum Server {
     Sportello { api: Api, booking_key: String },
@@ -43,12 +41,24 @@ pub(crate) enum Server {
 
 /// A room in which everyone may join.
 pub(crate) enum Meeting {
-    Sportello { api: Api, booked: Booked, sessions: Vec<String> },
-    Janus(janus::Room),
+    Sportello(Booked),
+    Janus { room: janus::Room, people: usize },
+}
+
+/// A room of ours.
+pub(crate) struct Booked {
+    api: Api,
+    booking_key: String,
+    id: String,
+    /// The operator's session.
+    operator: String,
+    /// Everyone's, by seat.
+    sessions: Vec<String>,
 }
 
 /// Who joins, and what they bring.
 pub(crate) struct Person {
+    pub(crate) role: &'static str,
     pub(crate) film: Arc<Film>,
     pub(crate) voice: Voice,
     /// Start of the room.
@@ -58,59 +68,76 @@ pub(crate) struct Person {
 
 impl Server {
     /// Makes a room and, where there are doors, opens them for everyone.
-    pub(crate) async fn begin_meeting(&self, number: u32) -> Result<Meeting, ClientError> {
+    pub(crate) async fn begin_meeting(&self, appointment: &Appointment) -> Result<Meeting, ClientError> {
         let (api, booking_key) = match self {
-            Self::Janus(janus) => return Ok(Meeting::Janus(janus::Room::make(janus, number, ROLES.len()).await?)),
-            Self::Sportello { api, booking_key } => (api, booking_key),
+            Self::Janus(janus) => {
+                let people = appointment.profile.roles().len();
+                let room = janus::Room::make(janus, appointment.number, people).await?;
+                return Ok(Meeting::Janus { room, people });
+            }
+            Self::Sportello { api, booking_key } => (api.clone(), booking_key.clone()),
         };
-        let booked = api.book(booking_key, number).await?;
+        let booked = api.book(&booking_key, appointment).await?;
         let mut sessions = Vec::new();
         for participant in &booked.participants {
             sessions.push(api.join(participant).await?);
         }
-        let operator = officer(&booked, &sessions)?;
-        api.open(operator, &booked.room.id).await?;
+        let operator = booked.participants.iter().position(|participant| participant.role == "operator");
+        let operator = operator.and_then(|seat| sessions.get(seat)).cloned();
+        let operator = operator.ok_or(ApiError::Answer("no operator among those booked"))?;
+        let id = booked.room.id;
+        api.open(&operator, &id).await?;
         for participant in booked.participants.iter().filter(|participant| participant.role != "operator") {
-            api.admit(operator, &booked.room.id, &participant.id).await?;
+            api.admit(&operator, &id, &participant.id).await?;
         }
-        Ok(Meeting::Sportello { api: api.clone(), booked, sessions })
+        Ok(Meeting::Sportello(Booked { api, booking_key, id, operator, sessions }))
     }
 }
 
 impl Meeting {
     /// The person with this number joins, or joins again.
-    pub(crate) async fn join(&self, seat: usize, person: Person) -> Result<Client, ClientError> {
-        let Person { film, voice, began, habits } = person;
+    pub(crate) async fn join(&self, seat: u32, person: Person) -> Result<Client, ClientError> {
+        let Person { role, film, voice, began, habits } = person;
+        let role = role.to_owned();
         match self {
-            Self::Sportello { api, booked, sessions } => {
-                let nobody = ApiError::Answer("fewer people than were booked");
-                let (participant, session) = booked.participants.iter().zip(sessions).nth(seat).ok_or(nobody)?;
-                let (api, session, role) = (api.clone(), session.clone(), participant.role.clone());
-                Client::join(Part { api, session, role, film, voice, began, habits }).await
+            Self::Sportello(Booked { api, sessions, .. }) => {
+                let session = usize::try_from(seat).ok().and_then(|seat| sessions.get(seat)).cloned();
+                let session = session.ok_or(ApiError::Answer("fewer people than were booked"))?;
+                Client::join(Part { api: api.clone(), session, role, film, voice, began, habits }).await
             }
-            Self::Janus(room) => {
-                let role = ROLES.get(seat).copied().unwrap_or_default().to_owned();
-                let light = habits.light.ok_or(ClientError::TooHeavy)?;
-                let (door, others) = (room.door(), ROLES.len() - 1);
-                let guest = Guest { door, role, others, film, voice, delays: habits.delays, began };
+            Self::Janus { room, people } => {
+                let Habits { light, delays, meters, .. } = habits;
+                let light = light.ok_or(ClientError::TooHeavy)?;
+                let (door, others) = (room.door(), people.saturating_sub(1));
+                let guest = Guest { door, role, others, film, voice, delays, meters, began };
                 Client::join_janus(light, guest).await
             }
+        }
+    }
+
+    /// The room's name with the server; where it has none that anybody asks for, nothing.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Sportello(Booked { id, .. }) => id,
+            Self::Janus { .. } => "",
+        }
+    }
+
+    /// Whether the server has stopped the media because somebody is missing.
+    pub(crate) async fn is_suspended(&self) -> Result<bool, ClientError> {
+        match self {
+            Self::Sportello(Booked { api, booking_key, id, .. }) => {
+                Ok(api.phase(booking_key, id).await? == "suspended")
+            }
+            Self::Janus { .. } => Ok(false),
         }
     }
 
     /// Ends the room.
     pub(crate) async fn conclude(self) -> Result<(), ClientError> {
         match self {
-            Self::Sportello { api, booked, sessions } => {
-                Ok(api.conclude(officer(&booked, &sessions)?, &booked.room.id).await?)
-            }
-            Self::Janus(room) => Ok(room.destroy().await?),
+            Self::Sportello(Booked { api, id, operator, .. }) => Ok(api.conclude(&operator, &id).await?),
+            Self::Janus { room, .. } => Ok(room.destroy().await?),
         }
     }
-}
-
-fn officer<'a>(booked: &Booked, sessions: &'a [String]) -> Result<&'a str, ApiError> {
-    let seat = booked.participants.iter().position(|participant| participant.role == "operator");
-    let session = seat.and_then(|seat| sessions.get(seat)).map(String::as_str);
-    session.ok_or(ApiError::Answer("no operator among those booked"))
 }

@@ -14,8 +14,8 @@ import { launch } from "./people.mjs";
 import { LOADTEST, ROOT, Server, artefacts, until } from "./server.mjs";
 
 /** As session.test.mjs makes one: a debug build, so the limits are not those of a machine that serves. */
-const CALL = "call --rooms 1 --duration 18s --drop-after 6s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
-const SHORT = "call --rooms 1 --duration 8s --drop-after 3s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
+const CALL = "call --rooms 1 --duration 18s --reconnect 6s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
+const SHORT = "call --rooms 1 --duration 8s --reconnect 3s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
 /** The loadtest's delegato has it. */
 const FISCAL_CODE = "RSSMRA80A41H501W";
 const REASON = "Reclamo 2026/17";

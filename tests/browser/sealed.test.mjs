@@ -12,7 +12,7 @@ import { LOADTEST, Server, artefacts, until } from "./server.mjs";
 
 const TESTS = fileURLToPath(new URL("session.test.mjs", import.meta.url));
 /** A debug build: the limits are not those of a machine that serves. */
-const CALL = "call --rooms 1 --duration 12s --drop-after 4s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
+const CALL = "call --rooms 1 --duration 12s --reconnect 4s --max-join 10s --max-first-media 10s --max-loss 1".split(" ");
 
 const folder = artefacts("sealed");
 const data = mkdtempSync(join(tmpdir(), "sportello-"));

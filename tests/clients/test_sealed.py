@@ -12,7 +12,7 @@ from verify_package import read_key, verify
 
 LOADTEST = os.environ.get("LOADTEST_BIN") or str(server.TARGET / "debug" / "loadtest")
 #: A debug build on a busy machine: the limits are not those of a machine that serves.
-CALL = "call --rooms 1 --duration 10s --drop-after 3s --max-join 10s --max-first-media 10s --max-loss 1".split()
+CALL = "call --rooms 1 --duration 10s --reconnect 3s --max-join 10s --max-first-media 10s --max-loss 1".split()
 #: Sealing has the least priority. Seconds.
 LONGEST_SEALING = 90
 

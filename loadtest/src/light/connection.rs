@@ -20,10 +20,12 @@ use super::person::{Kit, Person, Tally};
 use super::socket::Port;
 use super::srtp;
 use crate::call::{Seen, millis, sum_up};
-use crate::client::{ClientError, Devices, Orders};
+use crate::client::{ClientError, Devices, Going, Orders};
 use crate::delay::Delays;
 use crate::events::Slot;
+use crate::live::Meters;
 use crate::media::{Film, Voice};
+use crate::numbered::Record;
 use crate::report::ClientReport;
 use crate::sdp::{self, Lines};
 
@@ -39,6 +41,9 @@ pub(super) struct Player {
     pub(super) film: Arc<Film>,
     pub(super) voice: Voice,
     pub(super) delays: Option<Arc<Delays>>,
+    /// Numbers what is sent.
+    pub(super) record: Option<Arc<Record>>,
+    pub(super) meters: Arc<Meters>,
     pub(super) standing: Standing,
 }
 
@@ -151,9 +156,11 @@ impl Connection {
 
     fn enter(made: Made, lines: Option<[String; 2]>, terms: Terms, player: Player) -> Result<Self, ClientError> {
         let Made { light, rtc, mailbox, port, local, began } = made;
-        let Player { film, voice, delays, standing } = player;
+        let Player { film, voice, delays, record, meters, standing } = player;
         let (task, inbox) = mpsc::channel(WAITING);
-        let kit = Kit { port: Arc::clone(&port), local, terms, film, voice, delays, task };
+        let connection = record.as_deref().map_or(0, Record::connect);
+        let kit =
+            Kit { port: Arc::clone(&port), local, terms, film, voice, delays, connection, record, meters, task };
         let sends = lines.is_some();
         let person = Person::new(kit, lines.unwrap_or_default(), Instant::now());
         light.tell(Command::Enter(local, Box::new(person)))?;
@@ -168,15 +175,18 @@ impl Connection {
 
     /// Holds the connection until it is told to leave.
     pub(super) async fn hold(&mut self, mut orders: watch::Receiver<Orders>) -> Result<(), ClientError> {
-        let mut obeyed = Orders { devices: Devices::OFF, ssrc_changes: 0, leave: false };
+        let mut obeyed = Orders::with(Devices::OFF);
         loop {
             let deadline = self.drain()?;
             let ordered = *orders.borrow_and_update();
-            if ordered.leave {
+            if ordered.going != Going::Stays {
                 return Ok(());
             }
             if ordered.ssrc_changes != obeyed.ssrc_changes {
                 self.place.light.tell(Command::ChangeSsrc(self.place.local))?;
+            }
+            if ordered.excused != obeyed.excused {
+                self.place.light.tell(Command::Excuse(self.place.local, ordered.excused))?;
             }
             if ordered.devices != obeyed.devices {
                 // Who sends nothing hears of it all the same: nobody is expected to be heard any more.
@@ -240,7 +250,8 @@ pub(super) fn count(report: &mut ClientReport, tally: &Tally, posted: Instant, s
     report.sent += tally.sent;
     report.received += tally.received;
     report.keyframe_requests += tally.keyframe_requests;
-    let first = tally.heard.iter().map(|heard| millis(heard.first.saturating_duration_since(posted))).max();
+    let heard = tally.heard.iter().filter(|heard| !heard.after_change);
+    let first = heard.map(|heard| millis(heard.first.saturating_duration_since(posted))).max();
     report.first_media_ms = report.first_media_ms.max(first);
     sum_up(report, tally.heard.iter(), slots);
 }

@@ -36,6 +36,8 @@ pub(super) enum Command {
     Begin(SocketAddr, Box<(Keys, Keys)>, SocketAddr),
     /// It has these switched on.
     Order(SocketAddr, Devices),
+    /// Somebody else is away, and streams may stand still; or is back.
+    Excuse(SocketAddr, bool),
     /// It sends on under new SSRCs.
     ChangeSsrc(SocketAddr),
     /// It goes, and is told what was counted if it wants to know.
@@ -103,6 +105,12 @@ impl Engine {
                         person.order(devices, now);
                     }
                     name
+                }
+                Ok(Command::Excuse(name, excused)) => {
+                    if let Some(person) = self.people.get_mut(&name) {
+                        person.excuse(excused);
+                    }
+                    continue;
                 }
                 Ok(Command::ChangeSsrc(name)) => {
                     if let Some(person) = self.people.get_mut(&name) {

@@ -1,6 +1,7 @@
 //! A light client of Janus: a connection that publishes, offered by us, and one that subscribes to all others, offered by
 //! Janus once they publish.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 use super::Light;
 use super::connection::{Connection, Offer, Player, Standing, count};
 use crate::call::{Seen, millis};
-use crate::client::{ClientError, Guest, Orders};
+use crate::client::{ClientError, Going, Guest, Orders};
 use crate::janus::Visit;
 use crate::report::ClientReport;
 use crate::sdp;
@@ -31,6 +32,8 @@ impl Seat {
             film: guest.film.clone(),
             voice: guest.voice.clone(),
             delays: guest.delays.clone(),
+            record: None,
+            meters: Arc::clone(&guest.meters),
             standing: Standing::new(2, seen.clone()),
         };
         let visit = Visit::begin(&guest.door).await?;
@@ -49,7 +52,7 @@ impl Seat {
         let subscribing = async {
             let feeds = tokio::select! {
                 feeds = visit.others(guest.others) => feeds?,
-                _ = leave.wait_for(|orders| orders.leave) => return Ok(None),
+                _ = leave.wait_for(|orders| orders.going != Going::Stays) => return Ok(None),
             };
             let subscription = visit.subscribe(&feeds).await?;
             let (mut connection, answer) = Connection::answer(&light, &subscription.offer, player).await?;

@@ -11,11 +11,12 @@ use super::header::{Head, Kind, Medium, Outgoing, Terms};
 use super::rtcp::{SenderReport, keyframes_wanted};
 use super::socket::{Port, Run};
 use super::srtp::{Keys, TAG};
-use crate::call::Heard;
+use crate::call::{Heard, Others};
 use crate::client::Devices;
 use crate::delay::Delays;
+use crate::live::Meters;
 use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, descriptor};
-use crate::numbered::Mark;
+use crate::numbered::{self, Mark, Record, Sent, digest};
 
 /// Time between two sender reports of a stream, as browsers have it for video.
 const REPORT_STEP: Duration = Duration::from_secs(1);
@@ -28,6 +29,11 @@ pub(super) struct Kit {
     pub(super) film: Arc<Film>,
     pub(super) voice: Voice,
     pub(super) delays: Option<Arc<Delays>>,
+    /// What is sent is numbered and put down here.
+    pub(super) record: Option<Arc<Record>>,
+    /// The connection's number in the record.
+    pub(super) connection: u32,
+    pub(super) meters: Arc<Meters>,
     /// STUN and DTLS for the client's task; what does not fit is lost, and comes again.
     pub(super) task: mpsc::Sender<(SocketAddr, Vec<u8>)>,
 }
@@ -59,6 +65,7 @@ pub(super) struct Person {
     reports_due: Option<Instant>,
     streams: Vec<(u32, Heard)>,
     tally: Tally,
+    others: Others,
 }
 
 impl Person {
@@ -72,6 +79,7 @@ impl Person {
             reports_due: None,
             streams: Vec::new(),
             tally: Tally::default(),
+            others: Others::Stayed,
         }
     }
 
@@ -105,6 +113,14 @@ impl Person {
         }
     }
 
+    /// Somebody goes, so that streams may stand still; or is back.
+    pub(super) fn excuse(&mut self, excused: bool) {
+        if excused {
+            self.streams.iter_mut().for_each(|(_, heard)| heard.pause());
+        }
+        self.others = self.others.after(excused);
+    }
+
     /// Both streams go on under new SSRCs. Sequence numbers and timestamps begin at random again.
     pub(super) fn change_ssrc(&mut self, now: Instant) {
         for track in [&mut self.microphone, &mut self.camera] {
@@ -135,20 +151,37 @@ impl Person {
         }
         // Steps that were missed are caught up on, since a microphone does not skip.
         *place = Some(due + step);
+        let before = tally.sent;
         match what {
             What::Voice => {
                 let plain = kit.voice.packet(microphone.next);
-                let mark = kit.delays.as_ref().map(|delays| Mark { sender: 0, number: delays.stamp() });
+                let stamp = || kit.delays.as_ref().map(|delays| Mark { sender: 0, number: delays.stamp() });
+                let mark = kit.record.as_ref().map(|record| record.next(numbered::Kind::Voice)).or_else(stamp);
                 let payload = mark.map_or_else(|| plain.to_vec(), |mark| mark.on_voice(plain));
+                let sequence = microphone.sequence;
                 tally.sent += u64::from(out.media(kit, microphone, due, false, [&payload, &[]]));
+                if let (Some(record), Some(mark)) = (&kit.record, mark) {
+                    let sent = microphone.sent(kit.connection, mark, sequence, due, &payload);
+                    record.add(numbered::Kind::Voice, sent);
+                }
                 microphone.next += 1;
             }
             What::Picture => {
-                let mut parts = kit.film.frame(camera.next).chunks(LONGEST_PAYLOAD).enumerate().peekable();
+                let plain = kit.film.frame(camera.next);
+                let mark = kit.record.as_ref().map(|record| record.next(numbered::Kind::Picture));
+                let marked = mark.map(|mark| mark.on_frame(plain, LONGEST_PAYLOAD));
+                let frame = marked.as_deref().unwrap_or(plain);
+                let mut parts = frame.chunks(LONGEST_PAYLOAD).enumerate().peekable();
+                let sequence = camera.sequence;
                 while let Some((n, part)) = parts.next() {
                     let begin = descriptor(n == 0, camera.picture_id);
                     let last = parts.peek().is_none();
                     tally.sent += u64::from(out.media(kit, camera, due, last, [&begin, part]));
+                }
+                if let (Some(record), Some(mark)) = (&kit.record, mark) {
+                    let keyframe = kit.film.is_keyframe(camera.next);
+                    let sent = Sent { keyframe, ..camera.sent(kit.connection, mark, sequence, due, frame) };
+                    record.add(numbered::Kind::Picture, sent);
                 }
                 camera.next += 1;
                 camera.picture_id = camera.picture_id.wrapping_add(1) & 0x7fff;
@@ -159,6 +192,7 @@ impl Person {
                 }
             }
         }
+        kit.meters.went(tally.sent - before);
         Some(due + step)
     }
 
@@ -197,14 +231,18 @@ impl Person {
     fn hear_media(&mut self, datagram: &mut [u8], at: Instant) -> Option<()> {
         let head = Head::read(datagram)?;
         let medium = self.kit.terms.medium(head.payload_type)?;
+        let mut expected = 0;
         if !self.streams.iter().any(|(ssrc, _)| *ssrc == head.ssrc) {
             let mid = head.mid(datagram, &self.kit.terms)?;
-            self.streams.push((head.ssrc, Heard::new(mid, medium == Medium::Voice, u64::from(head.sequence))));
+            let heard = Heard::new(mid, medium == Medium::Voice, head.sequence.into(), self.others);
+            self.streams.push((head.ssrc, heard));
+            expected = 1;
         }
         let (_, heard) = self.streams.iter_mut().find(|(ssrc, _)| *ssrc == head.ssrc)?;
         let sequence = extended(heard.highest(), head.sequence);
-        heard.note(sequence);
+        expected += heard.note(sequence, self.others);
         self.tally.received += 1;
+        self.kit.meters.came(1, expected);
         if medium == Medium::Voice
             && let (Some((receive, _)), Some(delays)) = (&self.keys, &self.kit.delays)
         {
@@ -262,6 +300,23 @@ impl Track {
             epoch,
             packets: 0,
             octets: 0,
+        }
+    }
+
+    /// What is remembered of a frame or packet that was sent from this sequence number on.
+    fn sent(&self, connection: u32, mark: Mark, sequence: u64, captured: Instant, media: &[u8]) -> Sent {
+        let wire = |sequence: u64| u16::try_from(sequence & u64::from(u16::MAX)).unwrap_or_default();
+        Sent {
+            number: mark.number,
+            connection,
+            ssrc: self.ssrc,
+            sequence: wire(sequence),
+            packets: wire(self.sequence - sequence),
+            rtp: self.clock(captured),
+            keyframe: false,
+            digest: digest(media),
+            captured,
+            sent: Instant::now(),
         }
     }
 
@@ -381,6 +436,9 @@ mod tests {
             film: Arc::new(Film::built_in().unwrap()),
             voice: Voice::tone(500).unwrap(),
             delays: Some(Arc::clone(delays)),
+            record: None,
+            connection: 0,
+            meters: Arc::default(),
             task: mpsc::channel(1).0,
         };
         Person::new(kit, ["0", "1"].map(String::from), Instant::now())

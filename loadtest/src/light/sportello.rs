@@ -2,6 +2,7 @@
 //! events.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::Light;
 use super::connection::{Connection, Offer, Player, Standing, count};
 use crate::call::{Seen, millis};
-use crate::client::{ClientError, Orders, Part};
+use crate::client::{ClientError, Going, Orders, Part};
 use crate::events::Slot;
 use crate::report::ClientReport;
 use crate::sdp;
@@ -30,6 +31,8 @@ impl Seat {
             film: part.film.clone(),
             voice: part.voice.clone(),
             delays: part.habits.delays.clone(),
+            record: part.habits.record.clone(),
+            meters: Arc::clone(&part.habits.meters),
             standing: Standing::new(1, seen.clone()),
         };
         let offer = Offer::make(&light, sdp::offer);
@@ -53,10 +56,12 @@ impl Seat {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            held = connection.hold(orders) => held?,
+            held = connection.hold(orders.clone()) => held?,
             () = follow => {}
         }
-        part.api.hang_up(&part.session, &location).await?;
+        if orders.borrow().going == Going::HangsUp {
+            part.api.hang_up(&part.session, &location).await?;
+        }
         let (join_ms, tally) = connection.finish().await?;
         let mut report = ClientReport {
             role: part.role.clone(),
