@@ -155,7 +155,7 @@ impl Display {
     pub(crate) fn begin(sources: Sources) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr_with_hz(2) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(1), target);
+        let bar = ProgressBar::with_draw_target(Some(1_000), target);
         if let Ok(style) =
             ProgressStyle::with_template("{prefix:<16} [{bar:40}] {percent:>3} %  {elapsed_precise}\n{msg}")
         {
@@ -182,7 +182,6 @@ async fn show(sources: &Sources, bar: &ProgressBar, terminal: bool) {
         let glance = looks.take(sources);
         if terminal {
             bar.set_prefix(glance.what);
-            bar.set_length(1_000);
             bar.set_position(glance.per_mille);
             bar.set_message(glance.table());
         } else if turn % LINE_EVERY == LINE_EVERY - 1 {

@@ -49,10 +49,9 @@ pub struct Plan {
         hide_env_values = true,
         required_unless_present = "target",
         required_if_eq("target", "sportello"),
-        default_value_if("target", "janus", ""),
         help_heading = "Server"
     )]
-    pub booking_key: String,
+    pub booking_key: Option<String>,
     /// API key with the scope `metrics`: the server's CPU and memory are read from /metrics once a second.
     #[arg(long, env = "SPORTELLO_METRICS_KEY", hide_env_values = true, help_heading = "Server")]
     pub metrics_key: Option<String>,
@@ -156,11 +155,14 @@ impl Plan {
         })
     }
 
+    /// Asked for wherever one is needed.
+    fn booking_key(&self) -> String {
+        self.booking_key.clone().unwrap_or_default()
+    }
+
     fn server(&self) -> Server {
         match self.target {
-            Target::Sportello => {
-                Server::Sportello { api: Api::new(&self.url), booking_key: self.booking_key.clone() }
-            }
+            Target::Sportello => Server::Sportello { api: Api::new(&self.url), booking_key: self.booking_key() },
             Target::Janus => Server::Janus(Janus::new(&self.url)),
         }
     }
@@ -240,8 +242,8 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
     let sources = Sources { meters: Arc::clone(&meters), delays: Arc::clone(&delays), server: watch.clone() };
     let display = (!plan.quiet).then(|| Display::begin(sources));
 
-    let (key, booked_for) = (plan.booking_key.as_str(), plan.booked_for());
-    let crowd = Crowd::gather(&api, key, (plan.profile, &plan.crowd), booked_for, &meters);
+    let (key, booked_for) = (plan.booking_key(), plan.booked_for());
+    let crowd = Crowd::gather(&api, &key, (plan.profile, &plan.crowd), booked_for, &meters);
     let crowd = crowd.await.map_err(PlanError::Crowd)?;
 
     let (began, cpu) = (Instant::now(), process_cpu_ns());
@@ -259,7 +261,7 @@ pub async fn run(plan: Plan) -> Result<(Arc<Plan>, Report), PlanError> {
     });
     let probe = async {
         let Some(rate) = plan.api_rate() else { return Ok(None) };
-        let (key, profile) = (plan.booking_key.clone(), plan.profile);
+        let profile = plan.profile;
         Probe { api: api.clone(), key, profile, rate, meters: Arc::clone(&meters) }.run(&crowd).await.map(Some)
     };
     let ((mut report, evidence), probe) = tokio::join!(hold_all(&run), probe);

@@ -87,6 +87,13 @@ impl Script {
         if fixed.windows(2).any(|pair| matches!(pair, [one, next] if one.end() + SETTLE > next.away.after)) {
             return Err(format!("--reconnect and --absence need {SETTLE:?} between the one's end and the other"));
         }
+        let first_churn_ends = |step: Duration| step.mul_f64(1.25) + 3 * CHURN_AWAY + SETTLE;
+        if let Some(step) = self.churn.filter(|step| first_churn_ends(*step) > lasts) {
+            let needed = first_churn_ends(step);
+            return Err(format!(
+                "--churn {step:?} needs a --duration of {needed:?}, for someone to be back before the end"
+            ));
+        }
         let mut all = fixed.clone();
         all.extend(self.churned(room, people, lasts, &fixed));
         all.sort_by_key(|departure| departure.away.after);
@@ -176,15 +183,16 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_and_churn_that_does_not_fit_is_left_out() {
+    fn what_does_not_fit_is_refused_and_churn_that_fits_happens_in_every_room() {
         let away = |after| Some(Away { after: after * SECOND, length: 10 * SECOND });
         let late = Script { absence: away(12), ..Script::default() };
         assert!(late.departures(0, 3, 20 * SECOND).is_err());
         let both = Script { absence: away(3), reconnect: away(14), ..Script::default() };
         assert!(both.departures(0, 3, 60 * SECOND).is_err());
-        let churn = Script { churn: Some(8 * SECOND), ..Script::default() };
-        assert_eq!(churn.departures(0, 2, 9 * SECOND), Ok(Vec::new()));
+        let churn = Script { churn: Some(4 * SECOND), ..Script::default() };
+        assert!(churn.departures(0, 2, 13 * SECOND).is_err());
+        assert!((0..100).all(|room| !churn.departures(room, 2, 14 * SECOND).unwrap().is_empty()));
         let never = Script { churn: Some(Duration::ZERO), ..Script::default() };
-        assert_eq!(never.departures(0, 2, 9 * SECOND), Ok(Vec::new()));
+        assert_eq!(never.departures(0, 2, 10 * SECOND), Ok(Vec::new()));
     }
 }

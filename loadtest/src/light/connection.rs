@@ -159,8 +159,7 @@ impl Connection {
         let Player { film, voice, delays, record, meters, standing } = player;
         let (task, inbox) = mpsc::channel(WAITING);
         let connection = record.as_deref().map_or(0, Record::connect);
-        let kit =
-            Kit { port: Arc::clone(&port), local, terms, film, voice, delays, connection, record, meters, task };
+        let kit = Kit { port: Arc::clone(&port), local, terms, film, voice, delays, connection, record, meters, task };
         let sends = lines.is_some();
         let person = Person::new(kit, lines.unwrap_or_default(), Instant::now());
         light.tell(Command::Enter(local, Box::new(person)))?;
