@@ -85,6 +85,9 @@ pub struct Plan {
     /// what they receive. Before Janus there are no others.
     #[arg(long, default_value_if("target", "janus", "true"), help_heading = "Rooms")]
     pub light: bool,
+    /// Everyone's microphone and camera stay off: what rooms cost in which nobody sends.
+    #[arg(long, help_heading = "Rooms", conflicts_with_all = ["verify", "churn", "reconnect", "absence"])]
+    pub idle: bool,
     /// Who goes and comes back.
     #[command(flatten)]
     pub script: Script,

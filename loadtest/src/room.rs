@@ -115,7 +115,7 @@ struct Room<'a> {
 impl Room<'_> {
     /// Sources of others that everyone should receive: voices and pictures.
     fn sources_expected(&self) -> usize {
-        2 * self.seats.len().saturating_sub(1)
+        if self.run.plan.idle { 0 } else { 2 * self.seats.len().saturating_sub(1) }
     }
 
     fn excuse_all(&self, others_away: bool) {
@@ -228,7 +228,11 @@ impl Seat {
             habits: self.habits.clone(),
         };
         self.connections += 1;
-        self.client = Some(meeting.join(self.number, person).await?);
+        let client = meeting.join(self.number, person).await?;
+        if run.plan.idle {
+            client.switch(Devices::OFF);
+        }
+        self.client = Some(client);
         Ok(())
     }
 
