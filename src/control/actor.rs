@@ -31,9 +31,9 @@ use crate::room::{Command, Decision, Effect, Entry, Event, Recording as Recordin
 use crate::sfu;
 use crate::store::{self, Appointment, Change, ChatMessage, NamedDocument, NewMessage, Person, Record, Secret};
 
-/// How often an open room's recording is looked after. A quarter of the recorder's own rhythm; shorter costs CPU in
+/// How often an open room's recording is looked after, milliseconds. A quarter of the recorder's own rhythm; shorter costs CPU in
 /// every open room, longer lets media flow longer after the last acknowledgement.
-const LIVE_ROUND: Duration = Duration::from_millis(250);
+const LIVE_ROUND: u64 = 250;
 
 /// How long a write may take while media flows. The shortest grace is a second: what happens in the room meanwhile is
 /// not heard. Shorter stops media at a slow disk's ordinary pauses.
@@ -770,7 +770,8 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let wall = deadline
             .wall
             .map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1));
-        let live = self.stage.is_lit().then_some(LIVE_ROUND);
+        // All live rooms at the same moments: one wake-up serves them all.
+        let live = self.stage.is_lit().then(|| Duration::from_millis(LIVE_ROUND - now.mono.as_millis() % LIVE_ROUND));
         let store = (!self.backlog.is_empty()).then_some(STORE_ROUND);
         let over = self.room.is_over().then_some(STORE_ROUND);
         let soonest = [mono, wall, live, store, over].into_iter().flatten().min();

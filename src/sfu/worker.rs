@@ -119,8 +119,9 @@ pub(super) struct Worker {
 /// What a turn found in the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
+    /// Nothing that the next turn need be waited for.
     Nothing,
-    /// All that was there.
+    /// Media, and all that was there.
     Some,
     /// There may be more.
     More,
@@ -347,10 +348,17 @@ impl Worker {
             match self.socket.receive(&mut inbox) {
                 Ok(true) => {
                     let now = self.clock.mono();
+                    let mut media = false;
                     for (route, datagram) in inbox.datagrams() {
+                        media |= Kind::of(datagram) == Kind::Rtp;
                         self.feed(now, route, datagram);
                     }
-                    found = if inbox.is_full() { Found::More } else { Found::Some };
+                    // A check of a connection is no sign of more to come.
+                    found = match (inbox.is_full(), media) {
+                        (true, _) => Found::More,
+                        (false, true) => Found::Some,
+                        (false, false) => Found::Nothing,
+                    };
                 }
                 Ok(false) => break,
                 Err(error) => {
