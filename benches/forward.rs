@@ -115,7 +115,8 @@ fn forward(c: &mut Criterion) {
     }
 }
 
-/// Once everything has its size, only a new piece of payload memory is allocated now and then.
+/// Once everything has its size, only a new piece of payload memory and a block of the tap's queue are allocated now and
+/// then, for some thirty to sixty packets each.
 fn count_allocations(name: &str, world: &mut Forwarding) {
     const PACKETS: usize = 10_000;
     let run = |world: &mut Forwarding| {
@@ -131,8 +132,8 @@ fn count_allocations(name: &str, world: &mut Forwarding) {
     println!(
         "{name}: {allocations} allocations for {PACKETS} packets to two receivers, {pieces} pieces of payload memory"
     );
-    // A piece is its bytes and a count of who holds them; nothing grows with packets or receivers.
-    assert!(allocations <= 3 * pieces, "something is allocated for every packet");
+    // A piece is its bytes and a count of who holds them.
+    assert!(allocations <= 3 * pieces + PACKETS / 30, "something is allocated for every packet");
 }
 
 /// Rooms of three, everyone with voice and picture; one iteration is a tenth of a second of everyone's media.

@@ -153,6 +153,11 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether nothing was taken in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
     /// Holds nothing and takes no memory: stands in while a batch is worked on.
     pub(super) fn empty() -> Self {
         Self { bytes: Vec::new(), metas: Vec::new(), room: 0, filled: 0 }

@@ -353,11 +353,14 @@ impl Worker {
                         media |= Kind::of(datagram) == Kind::Rtp;
                         self.feed(now, route, datagram);
                     }
-                    // A check of a connection is no sign of more to come.
-                    found = match (inbox.is_full(), media) {
-                        (true, _) => Found::More,
-                        (false, true) => Found::Some,
-                        (false, false) => Found::Nothing,
+                    found = if inbox.is_full() || inbox.is_empty() {
+                        // An empty one took the error of an earlier send, and nothing of what waits.
+                        Found::More
+                    } else if media {
+                        Found::Some
+                    } else {
+                        // A check of a connection is no sign of more to come.
+                        Found::Nothing
                     };
                 }
                 Ok(false) => break,
