@@ -281,7 +281,8 @@ describe("the compliance console", () => {
     const fast = await spread(page, 3);
     console.log("at twice the speed", JSON.stringify(fast));
     await page.locator("#player-rate").selectOption("1");
-    assert.ok(fast.clocks <= IN_STEP_MS, JSON.stringify(fast));
+    // As much time for who looks: it is twice as much of the films.
+    assert.ok(fast.clocks <= 2 * IN_STEP_MS, JSON.stringify(fast));
   });
 
   test("shows a gap where someone was away, and goes over it", async () => {
