@@ -1,5 +1,6 @@
 //! News over a WebSocket: the session as it is, then after every change. It only tells; commands are REST.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -23,6 +24,8 @@ const BEARER_PROTOCOL: &str = "bearer.";
 
 /// Time between pings. Longer: a dead client is noticed later. Shorter: more wake-ups of phones.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// Pings leave at multiples of this time, milliseconds: one wake-up serves those that are due within it. Longer makes larger bursts.
+const PING_ROUND: u64 = 1_000;
 /// A client that answered none of so many pings in a row is gone. More: later noticed. Fewer: one bad minute of a
 /// phone's network costs a reconnect.
 const UNANSWERED_PINGS: u8 = 2;
@@ -99,7 +102,8 @@ async fn subscribe(control: &Control, token: &str) -> Result<Subscription, Error
 /// Passes news on until either side ends; `None` if the client is gone.
 async fn tell(api: &Api, socket: &mut WebSocket, mut news: Subscription) -> Option<(u16, &'static str)> {
     let mut stopping = api.stopping.clone();
-    let mut ping = tokio::time::interval(PING_EVERY);
+    let into_round = Duration::from_millis(api.clock.mono().as_millis() % PING_ROUND);
+    let mut ping = pin!(tokio::time::sleep(PING_EVERY - into_round));
     let mut unanswered = 0;
     loop {
         tokio::select! {
@@ -120,7 +124,9 @@ async fn tell(api: &Api, socket: &mut WebSocket, mut news: Subscription) -> Opti
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => unanswered = 0,
             },
-            _ = ping.tick() => {
+            () = &mut ping => {
+                let next = ping.deadline() + PING_EVERY;
+                ping.as_mut().reset(next);
                 if unanswered >= UNANSWERED_PINGS {
                     return None;
                 }

@@ -22,7 +22,7 @@ use super::subscription::{Subscriber, Subscription, SubscriptionEnd};
 use super::view::{DocumentFile, View};
 use super::views::{BookingParticipant, Invitation, ReissuedCode, RoomView};
 use super::{Error, Expected, Fault, Shared, webhooks};
-use crate::clock::Now;
+use crate::clock::{MonoTime, Now};
 use crate::id::{ConnectionId, DocumentId, MessageId, ParticipantId};
 use crate::media::RecordingFault;
 use crate::recording::{self, Need, NoSpace};
@@ -31,8 +31,8 @@ use crate::room::{Command, Decision, Effect, Entry, Event, Recording as Recordin
 use crate::sfu;
 use crate::store::{self, Appointment, Change, ChatMessage, NamedDocument, NewMessage, Person, Record, Secret};
 
-/// How often an open room's recording is looked after, milliseconds. A quarter of the recorder's own rhythm; shorter costs CPU in
-/// every open room, longer lets media flow longer after the last acknowledgement.
+/// Open rooms look after their recordings at multiples of this time, milliseconds, as soon as something can have happened to
+/// them: one wake-up serves all. Shorter costs CPU in every open room, longer is later noticed.
 const LIVE_ROUND: u64 = 250;
 
 /// How long a write may take while media flows. The shortest grace is a second: what happens in the room meanwhile is
@@ -770,8 +770,10 @@ impl<M: Media, R: Recording> Actor<M, R> {
         let wall = deadline
             .wall
             .map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default() + Duration::from_millis(1));
-        // All live rooms at the same moments: one wake-up serves them all.
-        let live = self.stage.is_lit().then(|| Duration::from_millis(LIVE_ROUND - now.mono.as_millis() % LIVE_ROUND));
+        let live = self.stage.look_at(self.shared.settings.longest_silence).map(|at| {
+            let round = at.max(now.mono).as_millis() / LIVE_ROUND + 1;
+            MonoTime::from_millis(round * LIVE_ROUND).since(now.mono)
+        });
         let store = (!self.backlog.is_empty()).then_some(STORE_ROUND);
         let over = self.room.is_over().then_some(STORE_ROUND);
         let soonest = [mono, wall, live, store, over].into_iter().flatten().min();

@@ -405,11 +405,6 @@ impl<M: Media, R: Recording> Stage<M, R> {
         self.lights.is_none() && self.finishing.is_empty()
     }
 
-    /// Whether there is media, or could be.
-    pub(super) fn is_lit(&self) -> bool {
-        self.lights.is_some()
-    }
-
     /// Whether the recorder has said nothing for longer than `limit`, as far as nobody knows that yet.
     pub(super) fn is_silent(&self, now: MonoTime, limit: Duration) -> bool {
         self.lights.as_ref().is_some_and(|lights| match &lights.files {
@@ -420,6 +415,15 @@ impl<M: Media, R: Recording> Stage<M, R> {
                 now.since(*since) > limit && !durability.is_lost() && !durability.is_fresh(now, limit)
             }
             Files::GivenUp { .. } => false,
+        })
+    }
+
+    /// When [`Self::is_silent`] is to be asked next, or new files: it cannot be so before. `None`: there is no media.
+    pub(super) fn look_at(&self, limit: Duration) -> Option<MonoTime> {
+        self.lights.as_ref().map(|lights| match &lights.files {
+            Files::Asked { since, .. } => *since + limit,
+            Files::Written { reel, since } => reel.durability.durable_until().unwrap_or(*since).max(*since) + limit,
+            Files::GivenUp { again } => *again,
         })
     }
 

@@ -191,6 +191,12 @@ impl Connection {
         }
     }
 
+    /// Whether everything that is known of it is on disk, or at least in its files.
+    pub(super) fn is_done(&self, now: MonoTime) -> bool {
+        let mut originals = [&self.main, &self.screen].into_iter().flatten();
+        self.waiting_since(now).is_none() && originals.all(OpenOriginal::is_done)
+    }
+
     /// Arrival of the oldest packet that is not on disk.
     pub(super) fn waiting_since(&self, now: MonoTime) -> Option<MonoTime> {
         let originals = [&self.main, &self.screen].into_iter().flatten().filter_map(OpenOriginal::waiting_since);

@@ -383,19 +383,26 @@ impl Worker {
 
     fn tick(&mut self) {
         let clock = self.clock;
-        self.each_room(|room| {
-            room.take(clock.now(), &clock);
-            true
-        });
-        self.each_room(|room| room.settle(&clock));
+        let round = clock.mono();
+        self.each_room(
+            |room| !room.rests(round),
+            |room| {
+                room.take(clock.now(), &clock);
+                true
+            },
+        );
+        self.each_room(RoomRecording::is_half_done, |room| room.settle(&clock));
         let work = &self.work;
         work.rooms.store(self.rooms.len(), Ordering::Relaxed);
     }
 
-    /// Works on each room in turn; those for which `false` comes back are done with.
-    fn each_room(&mut self, mut work_on: impl FnMut(&mut RoomRecording) -> bool) {
+    /// Works on each room that is `due`, in turn; those for which `false` comes back are done with.
+    fn each_room(&mut self, due: impl Fn(&RoomRecording) -> bool, mut work_on: impl FnMut(&mut RoomRecording) -> bool) {
         let (clock, work) = (self.clock, &self.work);
         self.rooms.retain(|id, room| {
+            if !due(room) {
+                return true;
+            }
             work.begin(clock.mono());
             // What one room's media does to us must not stop the others; a room that is gone falls silent, and is lost.
             let stays = catch_unwind(AssertUnwindSafe(|| work_on(room)));

@@ -219,6 +219,11 @@ impl OpenOriginal {
         self.muxer.waiting_since()
     }
 
+    /// Whether nothing waits to be appended or synced.
+    pub(super) fn is_done(&self) -> bool {
+        self.lines.is_empty() && self.unsynced.is_none() && self.waiting_since().is_none()
+    }
+
     /// Whether a picture's inter-frames are dropped until its first keyframe in this file.
     pub(super) fn awaits_keyframe(&self, source: Source) -> bool {
         !source.is_audio() && self.muxer.awaits_keyframe(source)

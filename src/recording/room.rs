@@ -26,6 +26,10 @@ const ITEMS_PER_TICK: usize = TAP_ITEMS;
 /// How long a closed room's tap is still emptied, so that the worker's last packets do not look like a failure.
 const AFTER_CLOSING: Duration = Duration::from_secs(10);
 
+/// How long a room in which nothing comes in is only acknowledged. Longer notices later that its worker let go of it, or that
+/// the wall clock was set; shorter looks through idle rooms more often.
+const REST: Duration = Duration::from_secs(1);
+
 /// The wall clock was set if it moved by so much more or less than the monotonic one between two ticks. Smaller steps are
 /// those of a clock that is kept right, or of a thread that was held up between reading the two.
 const CLOCK_SET_MS: u64 = 250;
@@ -49,6 +53,8 @@ pub(super) struct RoomRecording {
     clocks: Option<Now>,
     /// How far the tap was emptied in the round whose second half is still to come, and when that began.
     taken: Option<(Now, Drained)>,
+    /// Until then there is nothing to do, unless something is tapped.
+    rests_until: MonoTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +105,7 @@ impl RoomRecording {
             early: None,
             clocks: None,
             taken: None,
+            rests_until: MonoTime::ZERO,
         };
         let proved = prove_writable(recording.disk.as_ref(), &recording.folder);
         match (proved, held) {
@@ -122,6 +129,20 @@ impl RoomRecording {
         self.finish(connection, now, clock);
     }
 
+    /// Whether this round can be left out: everything is on disk, and nothing came in. Acknowledges that.
+    pub(super) fn rests(&self, now: MonoTime) -> bool {
+        let rests = now < self.rests_until && self.tap.is_empty();
+        if rests {
+            self.tap.acknowledge(now);
+        }
+        rests
+    }
+
+    /// Whether the second half of a round is still to come.
+    pub(super) fn is_half_done(&self) -> bool {
+        self.taken.is_some()
+    }
+
     /// The first half of a round: takes what was tapped and appends what is due. All rooms of a thread have theirs before
     /// the first is synced, so that the disk works on all of them at once.
     pub(super) fn take(&mut self, now: Now, clock: &Clock) {
@@ -138,6 +159,10 @@ impl RoomRecording {
         if self.state == State::Recording {
             self.acknowledge(now.mono, drained);
             self.pictures.look(&self.connections, now.mono, &mut self.facts.unsent);
+            if matches!(drained, Drained::Until(_)) && self.early.is_none() && self.facts.unsent.is_empty() {
+                let done = self.connections.values().all(|connection| connection.is_done(now.mono));
+                self.rests_until = if done { now.mono + REST } else { MonoTime::ZERO };
+            }
         }
         if drained == Drained::Ended {
             self.close(now, clock);
@@ -165,6 +190,7 @@ impl RoomRecording {
         }
         self.facts.unsent.push_back(Fact::Closed);
         self.state = State::Closed { at: now.mono };
+        self.rests_until = MonoTime::ZERO;
         self.facts.send();
     }
 
@@ -309,6 +335,7 @@ impl RoomRecording {
             self.facts.unsent.extend(originals.map(|original| Fact::GivenUp { connection, original }));
         }
         self.state = State::Lost;
+        self.rests_until = MonoTime::ZERO;
         self.facts.unsent.push_back(Fact::Lost { fault });
     }
 }

@@ -202,6 +202,11 @@ impl TapReader {
         }
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.shared.load.load(Ordering::Acquire) == 0
+    }
+
     /// Says that the room is not recorded any more: from now on it is not durable, whatever was acknowledged.
     pub fn give_up(&self) {
         self.shared.lost.store(true, Ordering::Release);

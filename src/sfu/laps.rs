@@ -239,7 +239,7 @@ impl Floor {
                     let began = clock.mono();
                     match floor_turn(&mut socket, &mut inbox, &mut sessions) {
                         Found::Nothing => break,
-                        Found::Some => thread::sleep(SHORTEST_TURN.saturating_sub(clock.mono().since(began))),
+                        Found::All(turn) => thread::sleep(turn.saturating_sub(clock.mono().since(began))),
                         Found::More => {}
                     }
                 }
@@ -256,7 +256,7 @@ fn floor_turn(socket: &mut Socket, inbox: &mut Inbox, sessions: &mut [Session]) 
         for (route, datagram) in inbox.datagrams() {
             pass_on(socket, sessions, route, datagram);
         }
-        found = Found::Some;
+        found = Found::All(SHORTEST_TURN);
         if !inbox.is_full() {
             break;
         }

@@ -9,6 +9,7 @@ mod demux;
 mod egress;
 mod forward;
 mod ingress;
+mod keepalive;
 mod keys;
 #[doc(hidden)]
 pub mod laps;

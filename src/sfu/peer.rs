@@ -13,11 +13,12 @@ use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{Codec, CodecConfig, CodecSpec, FormatParams, PayloadParams};
 use str0m::media::Frequency;
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Reason, Rtc, RtcConfig};
 
 use super::ConnectError;
 use super::forward::Rewrite;
 use super::ingress::Payloads;
+use super::keepalive::KeepAlive;
 use super::keys::{self, Keys, Mailbox};
 use super::media::Media;
 use super::negotiated::{Negotiated, without_streams};
@@ -34,6 +35,10 @@ const OPUS_REPAIRS: u8 = 112;
 
 /// `str0m` sends no reports, so that its timers for them need not wake anyone.
 const NEVER: Duration = Duration::from_hours(24);
+
+/// How often ICE looks whether checks still come once they do, in place of every 3 s. Longer keeps sessions that ended longer,
+/// shorter costs idle ones CPU.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What all peers of one worker share.
 #[derive(Clone, Debug)]
@@ -76,8 +81,12 @@ pub(super) struct Peer {
     offer: String,
     /// Behind NAT: the announced address, and the machine's own that stands for it.
     alias: Option<(IpAddr, IpAddr)>,
-    /// The client's check that is being answered.
-    check: Option<(Route, Check)>,
+    /// The client's check that is being answered, and what follows from it if that is with success.
+    check: Option<(Route, Check, Option<KeepAlive>)>,
+    /// ICE and DTLS are done.
+    connected: bool,
+    /// The way in use, whose checks then need no `str0m`.
+    keep_alive: Option<KeepAlive>,
     /// When `str0m` wants to be told the time.
     rtc_due: MonoTime,
 }
@@ -109,7 +118,18 @@ impl Peer {
         let spare = Ssrc(*rtc.direct_api().new_ssrc());
         let media = Media::new(Negotiated::read(offer, &answer), spare, site.epoch);
         let rtc_due = MonoTime::ZERO;
-        let peer = Self { rtc, mailbox, media, site: site.clone(), offer: unnamed, alias: None, check: None, rtc_due };
+        let peer = Self {
+            rtc,
+            mailbox,
+            media,
+            site: site.clone(),
+            offer: unnamed,
+            alias: None,
+            check: None,
+            connected: false,
+            keep_alive: None,
+            rtc_due,
+        };
         Ok((peer, answer))
     }
 
@@ -123,6 +143,7 @@ impl Peer {
         let Some(offer) = sdp::with_credentials(&self.offer, fragment)? else { return Ok(None) };
         let answer = answer(&mut self.rtc, &offer)?;
         self.offer = offer;
+        self.keep_alive = None;
         self.media.path().restart();
         Ok(Some(sdp::fragment_of(&answer)))
     }
@@ -134,6 +155,17 @@ impl Peer {
         self.rtc.accepts(&Input::Receive(self.site.clock.instant(now), receive))
     }
 
+    /// Answers a check that only keeps the way open. False: it is something else, for [`Peer::receive`].
+    pub(super) fn answer_check(&mut self, now: MonoTime, route: Route, datagram: &[u8], socket: &mut Socket) -> bool {
+        let Some(answer) = self.keep_alive.as_ref().and_then(|keep_alive| keep_alive.answer(now, route, datagram))
+        else {
+            return false;
+        };
+        self.media.path().note(now, route, answer.check);
+        socket.send(route, answer.bytes());
+        true
+    }
+
     /// Feeds a datagram of STUN or DTLS; [`Peer::drain`] must follow.
     pub(super) fn receive(&mut self, now: MonoTime, route: Route, contents: &[u8]) {
         let destination = self.local(route);
@@ -142,7 +174,10 @@ impl Peer {
         {
             self.alias = Some((destination.ip(), own));
         }
-        self.check = Check::read(contents).map(|check| (route, check));
+        self.check = Check::read(contents).map(|check| {
+            let password = self.rtc.direct_api().local_ice_credentials().pass;
+            (route, check, KeepAlive::after(now, route, contents, &password))
+        });
         // What is neither STUN nor DTLS is no one's business.
         let Ok(contents) = contents.try_into() else { return };
         let receive = Receive { proto: Protocol::Udp, source: route.remote, destination, contents };
@@ -198,6 +233,9 @@ impl Peer {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
                     self.rtc_due = self.site.clock.mono_of(at);
+                    if self.keep_alive.is_some() && self.rtc.last_timeout_reason() == Reason::Ice {
+                        self.rtc_due = self.rtc_due.max(now + LOOK_EVERY);
+                    }
                     let Some(keys) = self.mailbox.take() else { return true };
                     self.media.start(&keys, events);
                     // The keys took the place of what DTLS has to say next.
@@ -212,9 +250,15 @@ impl Peer {
                         _ => transmit.source.ip(),
                     };
                     let route = Route { remote: transmit.destination, local: Some(local) };
-                    match self.check {
-                        Some((from, check)) if from.remote == route.remote && is_success(&transmit.contents) => {
-                            self.media.path().note(now, from, check);
+                    match &mut self.check {
+                        Some((from, check, keep_alive))
+                            if from.remote == route.remote && is_success(&transmit.contents) =>
+                        {
+                            self.media.path().note(now, *from, *check);
+                            // During the handshake the session's time goes on with every check.
+                            if self.connected && self.media.path().route() == Some(*from) {
+                                self.keep_alive = keep_alive.take();
+                            }
                         }
                         // DTLS goes where `str0m` sends; STUN answers go where the question came from.
                         _ if !is_stun(&transmit.contents) => self.media.path().suppose(now, route),
@@ -287,7 +331,10 @@ impl Peer {
 
     fn handle_event(&mut self, event: &Event, events: &mut VecDeque<PeerEvent>) {
         match event {
-            Event::Connected => events.push_back(PeerEvent::Connected),
+            Event::Connected => {
+                self.connected = true;
+                events.push_back(PeerEvent::Connected);
+            }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => self.rtc.disconnect(),
             _ => {}
         }

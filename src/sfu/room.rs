@@ -89,6 +89,10 @@ impl Member {
 }
 
 impl SourceState {
+    fn is_busy(&self) -> bool {
+        self.active || self.keyframe_wanted
+    }
+
     fn silence_limit(&self) -> Duration {
         if self.source.is_audio() { AUDIO_SILENCE } else { VIDEO_SILENCE }
     }
@@ -115,10 +119,9 @@ impl Room {
         self.members.iter().map(|(key, _)| *key)
     }
 
-    /// Connections from which no datagram came for longer than `limit`.
-    pub(super) fn silent(&self, now: MonoTime, limit: Duration) -> Vec<PeerKey> {
-        let silent = self.members.iter().filter(|(_, member)| now.since(member.last_seen) > limit);
-        silent.map(|(key, _)| *key).collect()
+    /// A connection from which no datagram came for longer than `limit`.
+    pub(super) fn silent(&self, now: MonoTime, limit: Duration) -> Option<PeerKey> {
+        self.members.iter().find(|(_, member)| now.since(member.last_seen) > limit).map(|(key, _)| *key)
     }
 
     pub(super) fn key_of(&self, connection: ConnectionId) -> Option<PeerKey> {
@@ -267,6 +270,12 @@ impl Room {
         }
         self.tell(Fact::Disconnected { connection: member.connection, last_seen: member.last_seen });
         self.tell_slots(slot_mid);
+    }
+
+    /// Whether [`Self::keep_house`] could find anything: rooms in which nobody sends are left alone.
+    pub(super) fn needs_keeping(&self) -> bool {
+        let busy = |member: &Member| member.slots_changed || member.sources.iter().any(SourceState::is_busy);
+        !self.waiting.is_empty() || self.members.iter().any(|(_, member)| busy(member))
     }
 
     /// Notices who fell silent, whose picture needs a keyframe, and sends facts that waited.

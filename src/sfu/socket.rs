@@ -113,7 +113,7 @@ impl Socket {
             let transmit = Transmit {
                 destination: run.route.remote,
                 ecn: None,
-                contents: &run.bytes,
+                contents: run.contents(),
                 segment_size: (run.datagrams > 1).then_some(run.segment),
                 src_ip: run.route.local,
             };
@@ -135,7 +135,7 @@ impl Socket {
     #[cfg(test)]
     pub(super) fn take_outgoing(&mut self) -> Vec<(Route, Vec<u8>)> {
         let cut = |run: &Run| -> Vec<_> {
-            run.bytes.chunks(run.segment.max(1)).map(|datagram| (run.route, datagram.to_vec())).collect()
+            run.contents().chunks(run.segment.max(1)).map(|datagram| (run.route, datagram.to_vec())).collect()
         };
         let datagrams = self.outgoing.runs.iter().flat_map(cut).collect();
         self.outgoing.clear();
@@ -207,20 +207,26 @@ impl Default for Outgoing {
 #[derive(Debug, PartialEq, Eq)]
 struct Run {
     route: Route,
+    /// What is sent, and behind it what an earlier turn left.
     bytes: Vec<u8>,
+    filled: usize,
     /// Size of each datagram; only the last may be smaller.
     segment: usize,
     datagrams: usize,
 }
 
 impl Run {
+    fn contents(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+
     fn takes(&self, route: Route, length: usize, most_segments: usize) -> bool {
         self.route == route
             // A smaller one ends the run.
-            && self.bytes.len() == self.segment * self.datagrams
+            && self.filled == self.segment * self.datagrams
             && (1..=self.segment).contains(&length)
             && self.datagrams < most_segments
-            && self.bytes.len() + length <= LARGEST_SEND
+            && self.filled + length <= LARGEST_SEND
     }
 }
 
@@ -234,20 +240,23 @@ impl Outgoing {
         if !joins {
             *lane = Lane { turn: self.turn, run: self.runs.len() };
             let bytes = self.spare.pop().unwrap_or_default();
-            self.runs.push(Run { route, bytes, segment: length, datagrams: 0 });
+            self.runs.push(Run { route, bytes, filled: 0, segment: length, datagrams: 0 });
         }
         let run = self.runs.get_mut(lane.run)?;
         run.datagrams += 1;
-        let begin = run.bytes.len();
-        run.bytes.resize(begin + length, 0);
-        run.bytes.get_mut(begin..)
+        let begin = run.filled;
+        run.filled += length;
+        // Whoever asks for room fills it: what stands there from earlier turns need not be wiped.
+        if run.bytes.len() < run.filled {
+            run.bytes.resize(run.filled, 0);
+        }
+        run.bytes.get_mut(begin..run.filled)
     }
 
     fn clear(&mut self) {
         self.turn += 1;
-        for mut run in self.runs.drain(..) {
+        for run in self.runs.drain(..) {
             if self.spare.len() < MOST_SPARE {
-                run.bytes.clear();
                 self.spare.push(run.bytes);
             }
         }
@@ -308,7 +317,7 @@ mod tests {
         let memory = outgoing.runs[0].bytes.as_ptr();
         outgoing.clear();
         let room = outgoing.room_for(&mut lane, route(1), 50, 8).unwrap();
-        assert_eq!((room.as_ptr(), &*room), (memory, &[0; 50][..]));
+        assert_eq!((room.as_ptr(), room.len()), (memory, 50));
         assert_eq!(outgoing.runs.len(), 1);
     }
 

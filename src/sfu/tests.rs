@@ -277,6 +277,28 @@ async fn media_flows_only_when_the_room_may_flow_and_the_senders_recording_has_b
 }
 
 #[tokio::test]
+async fn a_session_in_which_nobody_sends_stays_open() {
+    let (mut server, mut a, a_id, mut b, _) = two_connected().await;
+    // Longer than `str0m` keeps a way without checks.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(17) {
+        server.record(true);
+        a.run();
+        b.run();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!a.closed && !b.closed);
+    assert!(!server.seen.iter().any(|fact| matches!(fact, Fact::Disconnected { .. })), "{:?}", server.seen);
+    server.sfu.set_flow(server.room, true).await;
+    server.recording_started(a_id).await;
+    until(&mut server, &mut [&mut a, &mut b], "media flows then", |_, clients| {
+        clients[0].send(true);
+        clients[1].video().len() > 3
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn media_stops_by_itself_when_the_recorder_falls_silent() {
     let (mut server, mut a, a_id, mut b, _) = two_connected().await;
     server.sfu.set_flow(server.room, true).await;

@@ -33,6 +33,9 @@ use crate::rtp::{Packet, Tap};
 /// delays the news that someone fell silent.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
+/// The same while nobody sends and nothing waits: only connections that died are left to be noticed.
+const QUIET_HOUSEKEEPING: Duration = Duration::from_secs(1);
+
 /// A session from which nothing came for so long has ended: a browser checks every 2.5 s (RFC 7675 §5.1). It covers
 /// those that never came about, too. Shorter ends sessions that a network change interrupts; longer keeps dead ones.
 const LONGEST_WITHOUT_DATAGRAM: Duration = Duration::from_secs(30);
@@ -43,6 +46,13 @@ const MOST_BATCHES: usize = 8;
 /// While media comes in, a turn of the loop lasts at least so long: what comes meanwhile is received in one batch, and
 /// leaves in one. Longer saves wake-ups and system calls; a packet waits half of it on average.
 pub(super) const SHORTEST_TURN: Duration = Duration::from_micros(500);
+
+/// While nobody sends, a turn in which only checks of standing connections came lasts so long: nobody waits for their answers,
+/// and one wake-up serves those of many rooms. The first packet of who begins to send waits half of it on average.
+const TURN_OF_CHECKS: Duration = Duration::from_millis(20);
+
+/// Nobody sends if no media came for so long: more than the pauses of Opus in DTX (400 ms).
+const NOBODY_SENDS: Duration = Duration::from_secs(1);
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -111,6 +121,8 @@ pub(super) struct Worker {
     payloads: Payloads,
     next_key: u64,
     housekeeping_due: MonoTime,
+    /// When media came in last.
+    media_at: MonoTime,
     meters: Meters,
     load: LoadMeter,
     longest_silence: Duration,
@@ -121,10 +133,19 @@ pub(super) struct Worker {
 pub(super) enum Found {
     /// Nothing that the next turn need be waited for.
     Nothing,
-    /// Media, and all that was there.
-    Some,
+    /// All that was there. The turn is to last at least so long: more will come.
+    All(Duration),
     /// There may be more.
     More,
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fed {
+    /// It was a check that keeps a connection open, and is answered.
+    Check,
+    /// Anything else.
+    Other,
 }
 
 /// When sessions want to be advanced, the next first. Entries that were overtaken are void.
@@ -166,6 +187,7 @@ impl Worker {
             timers: BinaryHeap::new(),
             next_key: 0,
             housekeeping_due: MonoTime::ZERO,
+            media_at: MonoTime::ZERO,
             meters,
             load,
             longest_silence,
@@ -193,7 +215,7 @@ impl Worker {
                 self.load.add(took, now);
                 match found {
                     Found::Nothing => break,
-                    Found::Some => thread::sleep(SHORTEST_TURN.saturating_sub(took)),
+                    Found::All(turn) => thread::sleep(turn.saturating_sub(took)),
                     Found::More => {}
                 }
                 readable = true;
@@ -235,6 +257,7 @@ impl Worker {
 
     fn carry_out(&mut self, command: Command) {
         let now = self.clock.mono();
+        self.housekeeping_due = self.housekeeping_due.min(now + HOUSEKEEPING);
         match command {
             Command::OpenRoom { room, tap, facts, done } => {
                 self.rooms.insert(room, Room::new(tap, facts, self.longest_silence));
@@ -348,18 +371,23 @@ impl Worker {
             match self.socket.receive(&mut inbox) {
                 Ok(true) => {
                     let now = self.clock.mono();
-                    let mut media = false;
+                    let mut only_checks = now.since(self.media_at) > NOBODY_SENDS;
                     for (route, datagram) in inbox.datagrams() {
-                        media |= Kind::of(datagram) == Kind::Rtp;
-                        self.feed(now, route, datagram);
+                        if Kind::of(datagram) == Kind::Rtp {
+                            self.media_at = now;
+                            self.housekeeping_due = self.housekeeping_due.min(now + HOUSEKEEPING);
+                        }
+                        only_checks &= self.feed(now, route, datagram) == Fed::Check;
                     }
                     found = if inbox.is_full() || inbox.is_empty() {
                         // An empty one took the error of an earlier send, and nothing of what waits.
                         Found::More
-                    } else if media {
-                        Found::Some
+                    } else if self.media_at == now {
+                        Found::All(SHORTEST_TURN)
+                    } else if only_checks {
+                        Found::All(TURN_OF_CHECKS)
                     } else {
-                        // A check of a connection is no sign of more to come.
+                        // A handshake or a report is no sign of more to come.
                         Found::Nothing
                     };
                 }
@@ -377,14 +405,18 @@ impl Worker {
         found
     }
 
-    fn feed(&mut self, now: MonoTime, route: Route, datagram: &mut [u8]) {
+    fn feed(&mut self, now: MonoTime, route: Route, datagram: &mut [u8]) -> Fed {
         self.meters.received.add(1);
         let kind = Kind::of(datagram);
         // Before sessions are looked for: browsers ask over a session's own way, too.
         if kind == Kind::Control
             && let Some(answer) = reflect::answer(datagram, route.remote)
         {
-            return self.socket.send(route, &answer);
+            self.socket.send(route, &answer);
+            return Fed::Other;
+        }
+        if kind == Kind::Control && self.answer_check(now, route, datagram) {
+            return Fed::Check;
         }
         let key = match kind {
             // Only an address that proved itself by a check may send media.
@@ -393,9 +425,9 @@ impl Worker {
         };
         let Some(key) = key else {
             self.meters.strangers.increment(1);
-            return;
+            return Fed::Other;
         };
-        let Some(seat) = self.peers.get_mut(&key) else { return };
+        let Some(seat) = self.peers.get_mut(&key) else { return Fed::Other };
         if let Some(member) = self.rooms.get_mut(&seat.room).and_then(|room| room.member_mut(seat.connection)) {
             member.last_seen = now;
         }
@@ -407,6 +439,21 @@ impl Worker {
                 if sound { self.drain(now, key) } else { self.remove(now, key) }
             }
         }
+        Fed::Other
+    }
+
+    /// Answers a check that only keeps a session's way open.
+    fn answer_check(&mut self, now: MonoTime, route: Route, datagram: &[u8]) -> bool {
+        let Self { demux, peers, rooms, socket, meters, .. } = self;
+        let Some(seat) = demux.by_address(route.remote).and_then(|key| peers.get_mut(&key)) else { return false };
+        // What panics here is met again on the way through the session, and ends it there.
+        if isolate(meters, || seat.peer.answer_check(now, route, datagram, socket)) != Some(true) {
+            return false;
+        }
+        if let Some(member) = rooms.get_mut(&seat.room).and_then(|room| room.member_mut(seat.connection)) {
+            member.last_seen = now;
+        }
+        true
     }
 
     fn feed_rtp(&mut self, now: MonoTime, key: PeerKey, datagram: &mut [u8]) {
@@ -550,8 +597,8 @@ impl Worker {
     fn run_timers(&mut self) {
         let now = self.clock.mono();
         if self.housekeeping_due <= now {
-            self.housekeeping_due = now + HOUSEKEEPING;
-            self.keep_house(now);
+            let quiet = self.keep_house(now);
+            self.housekeeping_due = now + if quiet { QUIET_HOUSEKEEPING } else { HOUSEKEEPING };
         }
         while let Some(&Reverse((at, key))) = self.timers.peek()
             && at <= now
@@ -566,20 +613,23 @@ impl Worker {
         }
     }
 
-    fn keep_house(&mut self, now: MonoTime) {
+    /// True: there was nothing to do in any room.
+    fn keep_house(&mut self, now: MonoTime) -> bool {
         let silent = |room: &Room| room.silent(now, LONGEST_WITHOUT_DATAGRAM);
-        let silent: Vec<PeerKey> = self.rooms.values().flat_map(silent).collect();
+        let silent: Vec<PeerKey> = self.rooms.values().filter_map(silent).collect();
         for key in silent {
             self.remove(now, key);
         }
-        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
-        for id in ids {
+        let busy = self.rooms.iter().filter_map(|(id, room)| room.needs_keeping().then_some(*id));
+        let busy: Vec<RoomId> = busy.collect();
+        for &id in &busy {
             self.request_keyframes(now, id);
             if let Some(room) = self.rooms.get_mut(&id) {
                 let peers = &self.peers;
                 room.keep_house(now, |receiver, slot| peers.get(&receiver).and_then(|seat| seat.peer.slot_mid(slot)));
             }
         }
+        busy.is_empty()
     }
 
     fn flush(&mut self) {

@@ -347,8 +347,10 @@ impl Booth {
     pub(crate) fn pass_to(&mut self, until: MonoTime) {
         while self.at + Duration::from_millis(50) <= until {
             self.at = self.at + Duration::from_millis(50);
-            self.room.take(self.now(), &self.clock);
-            self.room.settle(&self.clock);
+            if !self.room.rests(self.at) {
+                self.room.take(self.now(), &self.clock);
+                self.room.settle(&self.clock);
+            }
         }
     }
 
