@@ -101,10 +101,17 @@ pub(crate) fn descriptor(first: bool, picture_id: u16) -> [u8; 4] {
     [if first { 0x90 } else { 0x80 }, 0x80, 0x80 | high, low]
 }
 
+/// The pieces of a VP8 frame, cut as Chromium does: as few as fit, all of one length, or the last of them a byte longer.
+pub(crate) fn pieces(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let count = frame.len().div_ceil(LONGEST_PAYLOAD).max(1);
+    let (length, longer) = (frame.len() / count, frame.len() % count);
+    let (short, long) = frame.split_at(length * (count - longer));
+    short.chunks(length.max(1)).chain(long.chunks(length + 1))
+}
+
 /// Cuts a VP8 frame into RTP payloads, each with its descriptor.
 pub(crate) fn packetize(frame: &[u8], picture_id: u16) -> Vec<Vec<u8>> {
-    frame
-        .chunks(LONGEST_PAYLOAD)
+    pieces(frame)
         .enumerate()
         .map(|(part, chunk)| {
             let mut payload = descriptor(part == 0, picture_id).to_vec();
@@ -140,6 +147,19 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_is_cut_into_as_few_pieces_as_fit_the_longer_last() {
+        let lengths = |length: usize| pieces(&vec![7; length]).map(<[u8]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(1_100), [1_100]);
+        assert_eq!(lengths(1_101), [550, 551]);
+        assert_eq!(lengths(2_500), [833, 833, 834]);
+        assert_eq!(lengths(3_300), [1_100; 3]);
+        assert_eq!(lengths(3), [3]);
+        assert!(lengths(0).is_empty());
+        let frame: Vec<u8> = (0..=255).cycle().take(5_003).collect();
+        assert_eq!(pieces(&frame).collect::<Vec<_>>().concat(), frame);
+    }
 
     #[test]
     fn the_built_in_film_is_four_seconds_that_begin_with_a_keyframe() {

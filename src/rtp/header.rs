@@ -11,6 +11,9 @@ const FIXED: usize = 12;
 /// their longest.
 pub const LONGEST: usize = FIXED + 4 + 2 + 16 + 2 * 3 + 3;
 
+/// In the header's first byte: the last bytes of the payload are padding, the very last says how many (RFC 3550 §5.1).
+pub const PADDED: u8 = 0x20;
+
 /// What identifies the form of the extensions (RFC 8285 §4.2, §4.3).
 const ONE_BYTE: u16 = 0xbede;
 const TWO_BYTE: u16 = 0x1000;
@@ -55,7 +58,7 @@ impl Header {
             return None;
         }
         Some(Self {
-            padding: flags & 0x20 != 0,
+            padding: flags & PADDED != 0,
             marker: second & 0x80 != 0,
             payload_type: second & 0x7f,
             sequence: u16::from_be_bytes([s0, s1]),

@@ -193,9 +193,104 @@ fn place(sequence: u64) -> usize {
     usize::try_from(sequence % RING as u64).unwrap_or_default()
 }
 
+/// Voice packets that are kept as they were sent: two thirds of a second. A jitter buffer waits no longer; more takes memory for
+/// every voice that is heard.
+const COPIES: usize = 32;
+
+/// Longest packet that is kept: Opus at 64 kbit/s with its header and tag. Longer ones are music.
+const LONGEST_COPY: usize = 256;
+
+/// The last packets of a stream as they were sent, for receivers without a stream of repairs: browsers take a voice's packet
+/// once more. Nothing is sealed twice. Takes no memory before the first packet, and none for each after a round.
+#[derive(Debug, Default)]
+pub struct Copies {
+    entries: Vec<Sealed>,
+    newest: MonoTime,
+}
+
+#[derive(Debug, Default)]
+struct Sealed {
+    sequence: u64,
+    repaired: Option<MonoTime>,
+    datagram: Vec<u8>,
+}
+
+impl Copies {
+    /// Keeps a datagram.
+    pub fn keep(&mut self, sequence: u64, now: MonoTime, datagram: &[u8]) {
+        if datagram.len() > LONGEST_COPY {
+            return;
+        }
+        if self.entries.is_empty() {
+            self.entries.resize_with(COPIES, Sealed::default);
+        }
+        self.newest = self.newest.max(now);
+        if let Some(entry) = self.entries.get_mut(copy_place(sequence))
+            && (entry.datagram.is_empty() || entry.sequence < sequence)
+        {
+            (entry.sequence, entry.repaired) = (sequence, None);
+            entry.datagram.clear();
+            entry.datagram.extend_from_slice(datagram);
+        }
+    }
+
+    /// The datagram with this number, if it is kept and was not asked for a moment ago.
+    pub fn repair(&mut self, sequence: u16, now: MonoTime) -> Option<&[u8]> {
+        let kept = self.entries.get_mut(copy_place(sequence.into()))?;
+        #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
+        let same = kept.sequence as u16 == sequence && !kept.datagram.is_empty();
+        let resting = kept.repaired.is_some_and(|at| now.since(at) < LEAST_REPAIR);
+        if !same || resting || now.since(self.newest) >= KEPT {
+            return None;
+        }
+        kept.repaired = Some(now);
+        Some(&kept.datagram)
+    }
+
+    /// Lets go of all when the stream has ended.
+    pub fn forget_old(&mut self, now: MonoTime) {
+        if now.since(self.newest) >= KEPT {
+            self.entries = Vec::new();
+        }
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+fn copy_place(sequence: u64) -> usize {
+    usize::try_from(sequence % COPIES as u64).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_last_voice_packets_can_be_sent_again_as_they_were_until_the_stream_has_ended() {
+        let at = MonoTime::from_millis;
+        let mut copies = Copies::default();
+        // Over the end of the 16 bits.
+        for n in 65_500..65_600_u64 {
+            copies.keep(n, at(20 * n), &n.to_be_bytes());
+        }
+        copies.keep(65_600, at(20 * 65_600), &[0; LONGEST_COPY + 1]);
+        let now = at(20 * 65_600);
+        assert_eq!(copies.repair(63, now), Some(&65_599_u64.to_be_bytes()[..]));
+        assert_eq!(copies.repair(63, now), None, "it was sent a moment ago");
+        assert_eq!(copies.repair(63, at(20 * 65_600 + 20)), Some(&65_599_u64.to_be_bytes()[..]));
+        assert_eq!(copies.repair(32, now), Some(&65_568_u64.to_be_bytes()[..]), "the oldest");
+        assert_eq!(copies.repair(31, now), None, "older");
+        assert_eq!(copies.repair(64, now), None, "too long to be kept");
+        assert_eq!(copies.repair(65_500, now), None);
+        copies.keep(65_568 - 32, now, b"late");
+        assert_eq!(copies.repair(32, at(20 * 65_700)), None, "nothing came for a second");
+        copies.forget_old(at(20 * 65_700));
+        assert!(copies.is_empty());
+        assert_eq!(copies.repair(63, now), None);
+    }
 
     use proptest::prelude::*;
 

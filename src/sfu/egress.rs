@@ -7,13 +7,20 @@ use super::forward::Rewrite;
 use super::negotiated::Negotiated;
 use super::socket::{Lane, Route, Socket};
 use crate::clock::MonoTime;
-use crate::rtp::header::{ExtensionIds, LONGEST, Outgoing};
-use crate::rtp::nack::Ring;
+use crate::rtp::header::{ExtensionIds, LONGEST, Outgoing, PADDED};
+use crate::rtp::nack::{Copies, Ring};
 use crate::rtp::report::Transmission;
 use crate::rtp::rtcp::Compound;
 use crate::rtp::sequence::Window;
 use crate::rtp::srtp::Sealer;
 use crate::rtp::{Codec, Extensions, Packet, Ssrc};
+
+/// Packets of a picture are padded to a multiple of so many bytes. A sender cuts a frame into equal pieces, but for a byte, and
+/// the kernel takes them in one send only if none is longer than the one before. More costs bandwidth, fewer makes more sends.
+const PADDED_TO: usize = 16;
+
+/// Shorter payloads are not padded: they are all of their frame, or voices.
+const SHORTEST_PADDED: usize = 500;
 
 /// An m-line that the client receives on.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ struct SlotLine {
     sealed: Window,
     transmission: Transmission,
     repairs: Option<Repairs>,
+    /// A voice's last packets, if the client asks for what it misses.
+    copies: Option<Copies>,
 }
 
 /// The stream of repairs beside a slot's own (RFC 4588 §4).
@@ -67,6 +76,7 @@ impl Egress {
         let slot = |line: &super::negotiated::Line| {
             let (ssrc, repairs_ssrc) = line.ours.filter(|_| line.sends)?;
             let repairs = line.repair_type.zip(repairs_ssrc).filter(|_| line.codec == Codec::Vp8);
+            let copies = (line.resends && line.codec == Codec::Opus).then(Copies::default);
             Some(SlotLine {
                 mid: line.mid.clone(),
                 codec: line.codec,
@@ -83,6 +93,7 @@ impl Egress {
                     sealed: Window::default(),
                     sent: Ring::default(),
                 }),
+                copies,
             })
         };
         Self { slots: negotiated.lines.iter().filter_map(slot).collect() }
@@ -119,8 +130,10 @@ impl Egress {
             index: rewrite.sequence,
             original: None,
         };
-        if !write(&slot.mid, slot.ids, &head, &rewrite, &packet.payload, &mut slot.sealed, way) {
-            return false;
+        let written = write(&slot.mid, slot.ids, &head, &rewrite, &packet.payload, &mut slot.sealed, way);
+        let Some(datagram) = written else { return false };
+        if let Some(copies) = &mut slot.copies {
+            copies.keep(rewrite.sequence, packet.arrival, datagram);
         }
         if rewrite.begins {
             slot.transmission.clear_anchor();
@@ -133,9 +146,14 @@ impl Egress {
         true
     }
 
-    /// Sends a packet again that a receiver misses, on the stream of repairs.
+    /// Sends a packet again that a receiver misses: a picture's on the stream of repairs, a voice's as it was.
     pub(super) fn repair(&mut self, now: MonoTime, media: Ssrc, sequence: u16, way: Way<'_>) -> bool {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.ssrc == media) else { return false };
+        if let Some(datagram) = slot.copies.as_mut().and_then(|copies| copies.repair(sequence, now)) {
+            let Some(room) = way.socket.room_for(way.lane, way.route, datagram.len()) else { return false };
+            room.copy_from_slice(datagram);
+            return true;
+        }
         let Some(repairs) = &mut slot.repairs else { return false };
         let Some((_, sent)) = repairs.sent.repair(sequence, now) else { return false };
         let head = Head {
@@ -147,7 +165,7 @@ impl Egress {
             original: Some(sequence),
         };
         repairs.next += 1;
-        write(&slot.mid, slot.ids, &head, &sent.rewrite, &sent.payload, &mut repairs.sealed, way)
+        write(&slot.mid, slot.ids, &head, &sent.rewrite, &sent.payload, &mut repairs.sealed, way).is_some()
     }
 
     /// What the slot carries was at `timestamp` at this time of our clock.
@@ -178,6 +196,10 @@ impl Egress {
                 repairs.sent.forget_old(now);
                 kept |= !repairs.sent.is_empty();
             }
+            if let Some(copies) = &mut slot.copies {
+                copies.forget_old(now);
+                kept |= !copies.is_empty();
+            }
         }
         kept
     }
@@ -203,19 +225,19 @@ struct Head {
     original: Option<u16>,
 }
 
-/// Writes and seals one packet into the send batch.
-fn write(
+/// Writes and seals one packet into the send batch; gives it as it is there.
+fn write<'a>(
     mid: &str,
     ids: ExtensionIds,
     head: &Head,
     rewrite: &Rewrite,
     payload: &[u8],
     sealed: &mut Window,
-    way: Way<'_>,
-) -> bool {
+    way: Way<'a>,
+) -> Option<&'a [u8]> {
     // What was sealed once must not be sealed again.
     if !sealed.is_new(head.index) {
-        return false;
+        return None;
     }
     let mut header = [0; LONGEST];
     #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
@@ -235,15 +257,31 @@ fn write(
     let original = original.as_ref().map(|bytes| &bytes[..]).unwrap_or_default();
     let body = header_length + original.len();
     let Way { sealer, route, lane, socket } = way;
-    let Some(room) = socket.room_for(lane, route, body + payload.len() + sealer.overhead()) else { return false };
-    // Header, number and payload fill the room but for the tag; `copy` does nothing where the lengths do not fit.
+    let end = body + payload.len();
+    let padding = padding(payload.len(), end + sealer.overhead());
+    if padding > 0 {
+        header[0] |= PADDED;
+    }
+    let room = socket.room_for(lane, route, end + usize::from(padding) + sealer.overhead())?;
+    // Header, number, payload and padding fill the room but for the tag; `copy` does nothing where the lengths do not fit.
     copy(room.get_mut(..header_length), header.get(..header_length));
     copy(room.get_mut(header_length..body), Some(original));
-    copy(room.get_mut(body..body + payload.len()), Some(payload));
+    copy(room.get_mut(body..end), Some(payload));
+    if let Some([zeros @ .., count]) = room.get_mut(end..end + usize::from(padding)) {
+        zeros.fill(0);
+        *count = padding;
+    }
     if let Some(payload) = room.get_mut(body..) {
         rewrite.apply(payload);
     }
-    sealer.seal(sealed, head.ssrc, head.index, room, header_length).is_ok()
+    sealer.seal(sealed, head.ssrc, head.index, room, header_length).ok()?;
+    Some(room)
+}
+
+/// Bytes of padding for a packet of `length` bytes.
+fn padding(payload: usize, length: usize) -> u8 {
+    let padding = if payload < SHORTEST_PADDED { 0 } else { length.next_multiple_of(PADDED_TO) - length };
+    u8::try_from(padding).unwrap_or_default()
 }
 
 fn copy(into: Option<&mut [u8]>, from: Option<&[u8]>) {
@@ -251,5 +289,75 @@ fn copy(into: Option<&mut [u8]>, from: Option<&[u8]>) {
         && into.len() == from.len()
     {
         into.copy_from_slice(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::rtp::srtp::{Profile, contexts};
+
+    const OFFER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n";
+
+    fn answer(feedback: &str) -> String {
+        format!(
+            "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=sendonly\r\na=rtpmap:111 opus/48000/2\r\n\
+             {feedback}a=ssrc:21 cname:s\r\n"
+        )
+    }
+
+    /// What a client is sent of two voice packets, the first of which it asks for again, and whether that was answered.
+    fn asked_again(feedback: &str) -> (Vec<Vec<u8>>, bool) {
+        let (_, sealer) = contexts(Profile::Aes128Gcm, &[7; 56], false).unwrap();
+        let mut socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut lane = Lane::default();
+        let route = Route { remote: SocketAddr::from(([127, 0, 0, 1], 9)), local: None };
+        let mut egress = Egress::new(&Negotiated::read(OFFER, &answer(feedback)));
+        for (sequence, payload) in [(70_000, &b"one"[..]), (70_001, b"two")] {
+            let packet = Packet {
+                ssrc: Ssrc(1),
+                codec: Codec::Opus,
+                sequence,
+                timestamp: 960,
+                marker: false,
+                arrival: MonoTime::from_millis(20),
+                extensions: Extensions::default(),
+                payload: Bytes::from_static(payload),
+            };
+            let rewrite = Rewrite { sequence, timestamp: 960, picture_id: None, tl0_pic_idx: None, begins: false };
+            let way = Way { sealer: &sealer, route, lane: &mut lane, socket: &mut socket };
+            assert!(egress.send(0, &packet, rewrite, way));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "as on the wire")]
+        let first = 70_000_u64 as u16;
+        let way = Way { sealer: &sealer, route, lane: &mut lane, socket: &mut socket };
+        let answered = egress.repair(MonoTime::from_millis(60), Ssrc(21), first, way);
+        (socket.take_outgoing().into_iter().map(|(_, datagram)| datagram).collect(), answered)
+    }
+
+    #[test]
+    fn a_voice_packet_that_is_asked_for_leaves_once_more_as_it_was() {
+        let (sent, answered) = asked_again("a=rtcp-fb:111 nack\r\n");
+        assert!(answered);
+        assert_eq!(sent.len(), 3);
+        assert_eq!(sent[2], sent[0], "sealed once");
+        assert_ne!(sent[2], sent[1]);
+    }
+
+    #[test]
+    fn the_pieces_of_a_frame_are_padded_to_one_length_and_voices_stay_as_they_are() {
+        let padded = |payload: usize| payload + 36 + usize::from(padding(payload, payload + 36));
+        // What Chromium makes of a frame of 2,500 bytes, and of one whose lengths lie around a multiple.
+        assert_eq!([833, 833, 834].map(padded), [880; 3]);
+        assert_eq!([844, 845].map(padded), [880, 896]);
+        assert_eq!([80, 499].map(padded), [116, 535]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_ask_has_nothing_kept_for_it() {
+        let (sent, answered) = asked_again("");
+        assert_eq!((sent.len(), answered), (2, false));
     }
 }

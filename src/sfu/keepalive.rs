@@ -170,10 +170,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_gets_no_answer(garbage in prop::collection::vec(any::<u8>(), 0..120), length in 0..120usize) {
+        fn garbage_gets_no_answer(garbage in prop::collection::vec(any::<u8>(), 0..120), length in 0..80usize) {
             let keep_alive = keep_alive();
             prop_assert!(keep_alive.answer(at(101), route(9), &garbage).is_none());
-            let begun = [&check("ours:theirs", PASSWORD, true)[..length.min(90)], &garbage].concat();
+            // Less than the integrity of the whole.
+            let begun = [&check("ours:theirs", PASSWORD, true)[..length], &garbage].concat();
             prop_assert!(keep_alive.answer(at(101), route(9), &begun).is_none());
         }
     }

@@ -15,7 +15,7 @@ use crate::call::{Heard, Others};
 use crate::client::Devices;
 use crate::delay::Delays;
 use crate::live::Meters;
-use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, descriptor};
+use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, descriptor, pieces};
 use crate::numbered::{self, Mark, Record, Sent, digest};
 
 /// Time between two sender reports of a stream, as browsers have it for video.
@@ -171,7 +171,7 @@ impl Person {
                 let mark = kit.record.as_ref().map(|record| record.next(numbered::Kind::Picture));
                 let marked = mark.map(|mark| mark.on_frame(plain, LONGEST_PAYLOAD));
                 let frame = marked.as_deref().unwrap_or(plain);
-                let mut parts = frame.chunks(LONGEST_PAYLOAD).enumerate().peekable();
+                let mut parts = pieces(frame).enumerate().peekable();
                 let sequence = camera.sequence;
                 while let Some((n, part)) = parts.next() {
                     let begin = descriptor(n == 0, camera.picture_id);
