@@ -193,9 +193,9 @@ fn place(sequence: u64) -> usize {
     usize::try_from(sequence % RING as u64).unwrap_or_default()
 }
 
-/// Voice packets that are kept as they were sent: two thirds of a second. A jitter buffer waits no longer; more takes memory for
+/// Voice packets that are kept as they were sent: a third of a second. A jitter buffer hardly waits longer; more takes memory for
 /// every voice that is heard.
-const COPIES: usize = 32;
+const COPIES: usize = 16;
 
 /// Longest packet that is kept: Opus at 64 kbit/s with its header and tag. Longer ones are music.
 const LONGEST_COPY: usize = 256;
@@ -230,6 +230,7 @@ impl Copies {
         {
             (entry.sequence, entry.repaired) = (sequence, None);
             entry.datagram.clear();
+            entry.datagram.reserve_exact(datagram.len());
             entry.datagram.extend_from_slice(datagram);
         }
     }
@@ -281,12 +282,17 @@ mod tests {
         assert_eq!(copies.repair(63, now), Some(&65_599_u64.to_be_bytes()[..]));
         assert_eq!(copies.repair(63, now), None, "it was sent a moment ago");
         assert_eq!(copies.repair(63, at(20 * 65_600 + 20)), Some(&65_599_u64.to_be_bytes()[..]));
-        assert_eq!(copies.repair(32, now), Some(&65_568_u64.to_be_bytes()[..]), "the oldest");
-        assert_eq!(copies.repair(31, now), None, "older");
+        assert_eq!(copies.repair(48, now), Some(&65_584_u64.to_be_bytes()[..]), "the oldest");
+        assert_eq!(copies.repair(47, now), None, "older");
         assert_eq!(copies.repair(64, now), None, "too long to be kept");
         assert_eq!(copies.repair(65_500, now), None);
-        copies.keep(65_568 - 32, now, b"late");
-        assert_eq!(copies.repair(32, at(20 * 65_700)), None, "nothing came for a second");
+        copies.keep(65_584 - 16, now, b"late");
+        assert_eq!(
+            copies.repair(48, now + LEAST_REPAIR),
+            Some(&65_584_u64.to_be_bytes()[..]),
+            "it took no one's place"
+        );
+        assert_eq!(copies.repair(48, at(20 * 65_700)), None, "nothing came for a second");
         copies.forget_old(at(20 * 65_700));
         assert!(copies.is_empty());
         assert_eq!(copies.repair(63, now), None);
