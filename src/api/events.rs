@@ -103,7 +103,7 @@ async fn subscribe(control: &Control, token: &str) -> Result<Subscription, Error
 async fn tell(api: &Api, socket: &mut WebSocket, mut news: Subscription) -> Option<(u16, &'static str)> {
     let mut stopping = api.stopping.clone();
     let into_round = Duration::from_millis(api.clock.mono().as_millis() % PING_ROUND);
-    let mut ping = pin!(tokio::time::sleep(PING_EVERY - into_round));
+    let mut ping = pin!(tokio::time::sleep(PING_EVERY.saturating_sub(into_round)));
     let mut unanswered = 0;
     loop {
         tokio::select! {
