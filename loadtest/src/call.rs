@@ -14,7 +14,7 @@ use crate::client::{ClientError, Habits};
 use crate::device::DeviceClock;
 use crate::events::Slot;
 use crate::line::Wire;
-use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, packetize};
+use crate::media::{Film, VOICE_STEP, Voice, packetize};
 use crate::numbered::{Kind, Mark, Record, Sent, digest};
 use crate::report::ClientReport;
 use crate::sdp::Lines;
@@ -334,7 +334,7 @@ impl Call {
         let record = self.habits.record.as_ref();
         let marked = record.map(|record| {
             let mark = record.next(Kind::Picture);
-            (record, mark, mark.on_frame(plain, LONGEST_PAYLOAD))
+            (record, mark, mark.on_frame(plain))
         });
         let frame = marked.as_ref().map_or(plain, |(_, _, frame)| frame.as_slice());
         let payloads = packetize(frame, track.picture_id);

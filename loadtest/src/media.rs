@@ -10,7 +10,7 @@ use std::time::Duration;
 const BUILT_IN: &[u8] = include_bytes!("../media/moving.ivf");
 
 /// Payload bytes in an RTP packet: with all headers and SRTP's tag it stays below the 1,200 bytes that every path takes.
-pub(crate) const LONGEST_PAYLOAD: usize = 1_100;
+const LONGEST_PAYLOAD: usize = 1_100;
 
 /// Length of one Opus packet.
 pub(crate) const VOICE_STEP: Duration = Duration::from_millis(20);

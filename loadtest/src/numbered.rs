@@ -44,13 +44,9 @@ impl Mark {
         })
     }
 
-    /// The VP8 frame with this mark. Cut into pieces of `piece` bytes, the mark is whole in the last one.
-    pub(crate) fn on_frame(self, frame: &[u8], piece: usize) -> Vec<u8> {
+    /// The VP8 frame with this mark. It is whole in the last of its pieces, which are of about one length.
+    pub(crate) fn on_frame(self, frame: &[u8]) -> Vec<u8> {
         let mut marked = frame.to_vec();
-        let room = piece - marked.len() % piece;
-        if room < MARK {
-            marked.resize(marked.len() + room, 0);
-        }
         marked.extend(self.bytes());
         marked
     }
@@ -212,7 +208,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Film, Voice};
+    use crate::media::{Film, Voice, pieces};
 
     const MARKED: Mark = Mark { sender: 7, number: 0x0102_0304_0506 };
 
@@ -220,15 +216,12 @@ mod tests {
     fn a_mark_can_be_read_from_the_last_piece_of_every_frame() {
         let film = Film::built_in().unwrap();
         for n in 0..100 {
-            let marked = MARKED.on_frame(film.frame(n), 1_100);
+            let marked = MARKED.on_frame(film.frame(n));
             assert!(marked.starts_with(film.frame(n)));
-            assert_eq!(Mark::read(marked.chunks(1_100).last().unwrap()), Some(MARKED));
+            assert_eq!(Mark::read(pieces(&marked).last().unwrap()), Some(MARKED));
         }
         for length in 1_080..1_110 {
-            assert_eq!(
-                Mark::read(MARKED.on_frame(&vec![1; length], 1_100).chunks(1_100).last().unwrap()),
-                Some(MARKED)
-            );
+            assert_eq!(Mark::read(pieces(&MARKED.on_frame(&vec![1; length])).last().unwrap()), Some(MARKED));
         }
         assert_eq!(Mark::read(film.frame(0)), None);
     }

@@ -385,7 +385,7 @@ impl Worker {
         let clock = self.clock;
         let round = clock.mono();
         self.each_room(
-            |room| !room.rests(round),
+            |room| !room.acknowledge_rest(round),
             |room| {
                 room.take(clock.now(), &clock);
                 true

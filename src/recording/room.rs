@@ -130,7 +130,7 @@ impl RoomRecording {
     }
 
     /// Whether this round can be left out: everything is on disk, and nothing came in. Acknowledges that.
-    pub(super) fn rests(&self, now: MonoTime) -> bool {
+    pub(super) fn acknowledge_rest(&self, now: MonoTime) -> bool {
         let rests = now < self.rests_until && self.tap.is_empty();
         if rests {
             self.tap.acknowledge(now);

@@ -141,7 +141,7 @@ impl<T> Ring<T> {
         }
         self.newest = Some(self.newest.map_or(sequence, |newest| newest.max(sequence)));
         self.oldest = self.oldest.min(sequence);
-        if let Some(entry) = self.entries.get_mut(place(sequence)) {
+        if let Some(entry) = self.entries.get_mut(place(sequence, RING)) {
             *entry = Some(Kept { sequence, sent: now, repaired: None, packet });
         }
         self.forget_old(now);
@@ -152,7 +152,7 @@ impl<T> Ring<T> {
         let Some(newest) = self.newest else { return };
         self.oldest = self.oldest.max((newest + 1).saturating_sub(RING as u64));
         while self.oldest <= newest {
-            if let Some(entry) = self.entries.get_mut(place(self.oldest))
+            if let Some(entry) = self.entries.get_mut(place(self.oldest, RING))
                 && let Some(kept) = entry
                 // What stands there may be a later one already.
                 && kept.sequence == self.oldest
@@ -179,7 +179,7 @@ impl<T> Ring<T> {
         #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
         let back = (newest as u16).wrapping_sub(sequence);
         let sequence = newest.checked_sub(u64::from(back))?;
-        let kept = self.entries.get_mut(place(sequence))?.as_mut()?;
+        let kept = self.entries.get_mut(place(sequence, RING))?.as_mut()?;
         let resting = kept.repaired.is_some_and(|at| now.since(at) < LEAST_REPAIR);
         if kept.sequence != sequence || resting || now.since(kept.sent) >= KEPT {
             return None;
@@ -189,8 +189,8 @@ impl<T> Ring<T> {
     }
 }
 
-fn place(sequence: u64) -> usize {
-    usize::try_from(sequence % RING as u64).unwrap_or_default()
+fn place(sequence: u64, places: usize) -> usize {
+    usize::try_from(sequence % places as u64).unwrap_or_default()
 }
 
 /// Voice packets that are kept as they were sent: a third of a second. A jitter buffer hardly waits longer; more takes memory for
@@ -225,7 +225,7 @@ impl Copies {
             self.entries.resize_with(COPIES, Sealed::default);
         }
         self.newest = self.newest.max(now);
-        if let Some(entry) = self.entries.get_mut(copy_place(sequence))
+        if let Some(entry) = self.entries.get_mut(place(sequence, COPIES))
             && (entry.datagram.is_empty() || entry.sequence < sequence)
         {
             (entry.sequence, entry.repaired) = (sequence, None);
@@ -237,7 +237,7 @@ impl Copies {
 
     /// The datagram with this number, if it is kept and was not asked for a moment ago.
     pub fn repair(&mut self, sequence: u16, now: MonoTime) -> Option<&[u8]> {
-        let kept = self.entries.get_mut(copy_place(sequence.into()))?;
+        let kept = self.entries.get_mut(place(sequence.into(), COPIES))?;
         #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
         let same = kept.sequence as u16 == sequence && !kept.datagram.is_empty();
         let resting = kept.repaired.is_some_and(|at| now.since(at) < LEAST_REPAIR);
@@ -261,42 +261,9 @@ impl Copies {
     }
 }
 
-fn copy_place(sequence: u64) -> usize {
-    usize::try_from(sequence % COPIES as u64).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    #[test]
-    fn the_last_voice_packets_can_be_sent_again_as_they_were_until_the_stream_has_ended() {
-        let at = MonoTime::from_millis;
-        let mut copies = Copies::default();
-        // Over the end of the 16 bits.
-        for n in 65_500..65_600_u64 {
-            copies.keep(n, at(20 * n), &n.to_be_bytes());
-        }
-        copies.keep(65_600, at(20 * 65_600), &[0; LONGEST_COPY + 1]);
-        let now = at(20 * 65_600);
-        assert_eq!(copies.repair(63, now), Some(&65_599_u64.to_be_bytes()[..]));
-        assert_eq!(copies.repair(63, now), None, "it was sent a moment ago");
-        assert_eq!(copies.repair(63, at(20 * 65_600 + 20)), Some(&65_599_u64.to_be_bytes()[..]));
-        assert_eq!(copies.repair(48, now), Some(&65_584_u64.to_be_bytes()[..]), "the oldest");
-        assert_eq!(copies.repair(47, now), None, "older");
-        assert_eq!(copies.repair(64, now), None, "too long to be kept");
-        assert_eq!(copies.repair(65_500, now), None);
-        copies.keep(65_584 - 16, now, b"late");
-        assert_eq!(
-            copies.repair(48, now + LEAST_REPAIR),
-            Some(&65_584_u64.to_be_bytes()[..]),
-            "it took no one's place"
-        );
-        assert_eq!(copies.repair(48, at(20 * 65_700)), None, "nothing came for a second");
-        copies.forget_old(at(20 * 65_700));
-        assert!(copies.is_empty());
-        assert_eq!(copies.repair(63, now), None);
-    }
 
     use proptest::prelude::*;
 
@@ -395,5 +362,34 @@ mod tests {
             ring.forget_old(at(now + 3_000));
             prop_assert!(ring.entries.is_empty());
         }
+    }
+
+    #[test]
+    fn the_last_voice_packets_can_be_sent_again_as_they_were_until_the_stream_has_ended() {
+        let at = MonoTime::from_millis;
+        let mut copies = Copies::default();
+        // Over the end of the 16 bits.
+        for n in 65_500..65_600_u64 {
+            copies.keep(n, at(20 * n), &n.to_be_bytes());
+        }
+        copies.keep(65_600, at(20 * 65_600), &[0; LONGEST_COPY + 1]);
+        let now = at(20 * 65_600);
+        assert_eq!(copies.repair(63, now), Some(&65_599_u64.to_be_bytes()[..]));
+        assert_eq!(copies.repair(63, now), None, "it was sent a moment ago");
+        assert_eq!(copies.repair(63, at(20 * 65_600 + 20)), Some(&65_599_u64.to_be_bytes()[..]));
+        assert_eq!(copies.repair(48, now), Some(&65_584_u64.to_be_bytes()[..]), "the oldest");
+        assert_eq!(copies.repair(47, now), None, "older");
+        assert_eq!(copies.repair(64, now), None, "too long to be kept");
+        assert_eq!(copies.repair(65_500, now), None);
+        copies.keep(65_584 - 16, now, b"late");
+        assert_eq!(
+            copies.repair(48, now + LEAST_REPAIR),
+            Some(&65_584_u64.to_be_bytes()[..]),
+            "it took no one's place"
+        );
+        assert_eq!(copies.repair(48, at(20 * 65_700)), None, "nothing came for a second");
+        copies.forget_old(at(20 * 65_700));
+        assert!(copies.is_empty());
+        assert_eq!(copies.repair(63, now), None);
     }
 }

@@ -56,7 +56,6 @@ impl KeepAlive {
         if route != self.route || now.since(self.shown) >= SHOWN_EVERY {
             return None;
         }
-        let check = Check::read(datagram)?;
         let message = StunMessage::parse(datagram).ok()?;
         // A client that takes itself for the controlled one is told of the conflict by `str0m` (RFC 8445 §7.3.1.1).
         let alike = message.is_binding_request()
@@ -69,6 +68,7 @@ impl KeepAlive {
         let mut bytes = [0; LONGEST];
         // The password is in the key already; that there is one makes it an answer with integrity.
         let length = reply.to_bytes(Some(&[]), &mut bytes, |_, parts| self.sign(parts)).ok()?;
+        let check = Check { chosen: message.use_candidate(), priority: message.prio().unwrap_or_default() };
         Some(Answer { bytes, length, check })
     }
 

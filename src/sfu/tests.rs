@@ -230,6 +230,17 @@ async fn two_connected() -> (Server, Client, ConnectionId, Client, ConnectionId)
     (server, a, a_id, b, b_id)
 }
 
+/// Lets the room's media flow, and waits until one sees the other.
+async fn flowing(server: &mut Server, sender: &mut Client, sender_id: ConnectionId, receiver: &mut Client) {
+    server.sfu.set_flow(server.room, true).await;
+    server.recording_started(sender_id).await;
+    until(server, &mut [sender, receiver], "media flows", |_, clients| {
+        clients[0].send(true);
+        clients[1].video().len() > 3
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn media_flows_only_when_the_room_may_flow_and_the_senders_recording_has_begun() {
     let (mut server, mut a, a_id, mut b, b_id) = two_connected().await;
@@ -289,25 +300,13 @@ async fn a_session_in_which_nobody_sends_stays_open() {
     }
     assert!(!a.closed && !b.closed);
     assert!(!server.seen.iter().any(|fact| matches!(fact, Fact::Disconnected { .. })), "{:?}", server.seen);
-    server.sfu.set_flow(server.room, true).await;
-    server.recording_started(a_id).await;
-    until(&mut server, &mut [&mut a, &mut b], "media flows then", |_, clients| {
-        clients[0].send(true);
-        clients[1].video().len() > 3
-    })
-    .await;
+    flowing(&mut server, &mut a, a_id, &mut b).await;
 }
 
 #[tokio::test]
 async fn media_stops_by_itself_when_the_recorder_falls_silent() {
     let (mut server, mut a, a_id, mut b, _) = two_connected().await;
-    server.sfu.set_flow(server.room, true).await;
-    server.recording_started(a_id).await;
-    until(&mut server, &mut [&mut a, &mut b], "media flows", |_, clients| {
-        clients[0].send(true);
-        clients[1].video().len() > 3
-    })
-    .await;
+    flowing(&mut server, &mut a, a_id, &mut b).await;
     // The recorder still takes everything and acknowledges nothing.
     let silent = Instant::now();
     while silent.elapsed() < Duration::from_millis(2_300) {
@@ -397,13 +396,7 @@ async fn a_second_connection_of_a_person_replaces_the_first() {
 #[tokio::test]
 async fn keyframe_requests_reach_the_sender_at_most_twice_a_second() {
     let (mut server, mut a, a_id, mut b, b_id) = two_connected().await;
-    server.sfu.set_flow(server.room, true).await;
-    server.recording_started(a_id).await;
-    until(&mut server, &mut [&mut a, &mut b], "media flows", |_, clients| {
-        clients[0].send(true);
-        clients[1].video().len() > 3
-    })
-    .await;
+    flowing(&mut server, &mut a, a_id, &mut b).await;
     let mid = server.slots_of(b_id).into_iter().find(|slot| slot.source == Source::Camera).unwrap().mid;
     a.keyframes_asked = 0;
     let start = Instant::now();

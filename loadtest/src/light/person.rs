@@ -15,7 +15,7 @@ use crate::call::{Heard, Others};
 use crate::client::Devices;
 use crate::delay::Delays;
 use crate::live::Meters;
-use crate::media::{Film, LONGEST_PAYLOAD, VOICE_STEP, Voice, descriptor, pieces};
+use crate::media::{Film, VOICE_STEP, Voice, descriptor, pieces};
 use crate::numbered::{self, Mark, Record, Sent, digest};
 
 /// Time between two sender reports of a stream, as browsers have it for video.
@@ -169,7 +169,7 @@ impl Person {
             What::Picture => {
                 let plain = kit.film.frame(camera.next);
                 let mark = kit.record.as_ref().map(|record| record.next(numbered::Kind::Picture));
-                let marked = mark.map(|mark| mark.on_frame(plain, LONGEST_PAYLOAD));
+                let marked = mark.map(|mark| mark.on_frame(plain));
                 let frame = marked.as_deref().unwrap_or(plain);
                 let mut parts = pieces(frame).enumerate().peekable();
                 let sequence = camera.sequence;

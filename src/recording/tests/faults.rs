@@ -249,16 +249,16 @@ fn a_room_in_which_nothing_comes_in_is_only_acknowledged_and_looked_through_once
     let connection = booth.connect("delegato");
     let (begin, mut microphone) = (booth.at, Sender::new(Source::Microphone));
     booth.play(connection, speech(&mut microphone, begin, 50));
-    assert!(!booth.room.rests(booth.at), "not while something waits");
+    assert!(!booth.room.acknowledge_rest(booth.at), "not while something waits");
     booth.pass_to(begin + Duration::from_secs(4));
     let rounds = (0..100).map(|n| booth.at + Duration::from_millis(50 * n));
-    let rested = rounds.take_while(|&at| booth.room.rests(at)).count();
+    let rested = rounds.take_while(|&at| booth.room.acknowledge_rest(at)).count();
     assert!((1..=20).contains(&rested), "{rested} rounds of 50 ms");
     let last = booth.at + Duration::from_millis(50 * (u64::try_from(rested).unwrap() - 1));
     assert!(booth.tap.is_durable(last, Duration::ZERO), "acknowledged up to the last of them");
 
     booth.play(connection, speech(&mut microphone, booth.at, 1));
-    assert!(!booth.room.rests(booth.at), "nor when something comes in");
+    assert!(!booth.room.acknowledge_rest(booth.at), "nor when something comes in");
     assert_eq!(booth.close().len(), 1, "and all of it is in the file");
     assert_eq!(blocks(&booth.path("delegato-1.webm")).iter().filter(|(.., data)| data == &SILENCE).count(), 51);
 }

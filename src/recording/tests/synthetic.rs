@@ -347,7 +347,7 @@ impl Booth {
     pub(crate) fn pass_to(&mut self, until: MonoTime) {
         while self.at + Duration::from_millis(50) <= until {
             self.at = self.at + Duration::from_millis(50);
-            if !self.room.rests(self.at) {
+            if !self.room.acknowledge_rest(self.at) {
                 self.room.take(self.now(), &self.clock);
                 self.room.settle(&self.clock);
             }
